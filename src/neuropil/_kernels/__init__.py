@@ -1,0 +1,1 @@
+"""Numba loops, one file per algorithm: no checks, no keyword arguments."""

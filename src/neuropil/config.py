@@ -1,0 +1,187 @@
+"""Strict TOML, `--set` and flags in; one validated model out.
+
+An experiment is one TOML file with a table per command ([train], [predict], ...). A command reads its own table; a key it does not know
+is an error that suggests the nearest one. Precedence: flags, then `--set`, then the file, then defaults.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from neuropil.errors import ConfigError
+
+
+class StageConfig(BaseModel):
+    """Base of every configuration: frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def _section_range(value: Any) -> Any:
+    if isinstance(value, str):
+        start, colon, stop = value.partition(":")
+        if not colon or not start.strip().isdigit() or not stop.strip().isdigit():
+            raise ValueError("must be START:STOP, for example 0:12")
+        value = (int(start), int(stop))
+    if isinstance(value, Sequence) and len(value) == 2 and not value[0] < value[1]:
+        raise ValueError("must be START:STOP with START below STOP")
+    return value
+
+
+def _split(value: Any) -> Any:
+    return value.split(",") if isinstance(value, str) else value
+
+
+Sections = Annotated[tuple[int, int], BeforeValidator(_section_range)]
+"""Half-open range of sections; `0:12` on the command line, `[0, 12]` in TOML."""
+Triple = Annotated[tuple[int, int, int], BeforeValidator(_split)]
+"""Three voxel counts z, y, x; `1,150,150` on the command line."""
+TripleNm = Annotated[tuple[float, float, float], BeforeValidator(_split)]
+"""Three lengths z, y, x in nm."""
+
+Model = TypeVar("Model", bound=StageConfig)
+
+
+def load(
+    model: type[Model],
+    verb: str,
+    verbs: Sequence[str],
+    file: Path | None = None,
+    sets: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> Model:
+    """Return the validated configuration of one command.
+
+    Parameters
+    ----------
+    model : the command's `Config`
+    verb, verbs : the command's name, and all names that may be tables of the file
+    file : TOML file, optional
+    sets : "section.key=value" strings; the value is TOML, or text where it is not valid TOML
+    flags : top-level fields given on the command line
+
+    Raises
+    ------
+    ConfigError : unreadable file, unknown key (with the nearest match), missing or wrong value
+    """
+    tables = _read(file) if file is not None else {}
+    for item in sets:
+        _set(tables, item, verb, verbs)
+    for key in tables:
+        if key not in verbs:
+            raise ConfigError(f"unknown table [{key}]{_where(file)}{_nearest(key, verbs)}")
+    values = tables.get(verb, {})
+    if not isinstance(values, dict):
+        raise ConfigError(f"'{verb}' must be a table [{verb}]{_where(file)}; got {values!r}")
+    values = {**values, **(flags or {})}
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, model, verb)) from None
+
+
+def dump(config: StageConfig) -> dict[str, Any]:
+    """Return the resolved configuration as JSON-able data."""
+    data: dict[str, Any] = json.loads(config.model_dump_json())
+    return data
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as stream:
+            return tomllib.load(stream)
+    except FileNotFoundError:
+        raise ConfigError(f"config file {file} does not exist") from None
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {file} is not readable TOML: {error}") from None
+
+
+def _set(tables: dict[str, Any], item: str, verb: str, verbs: Sequence[str]) -> None:
+    path, equals, text = item.partition("=")
+    if not equals:
+        raise ConfigError(f"--set takes section.key=value; got {item!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    keys = path.strip().split(".")
+    keys = keys if keys[0] in verbs else [verb, *keys]
+    here: Any = tables
+    for key in keys[:-1]:
+        here = _step(here, key, path)
+    if isinstance(here, list):
+        here[_index(here, keys[-1], path)] = value
+    else:
+        here[keys[-1]] = value
+
+
+def _step(here: Any, key: str, path: str) -> Any:
+    if isinstance(here, list):
+        return here[_index(here, key, path)]
+    inner = here.setdefault(key, {})
+    if not isinstance(inner, dict | list):
+        raise ConfigError(f"--set {path}: '{key}' holds a value, not a table")
+    return inner
+
+
+def _index(items: list[Any], key: str, path: str) -> int:
+    """Find an entry of a list of tables by its number or its `name`."""
+    names = [item.get("name") for item in items if isinstance(item, dict)]
+    if key in names:
+        return names.index(key)
+    if key.isdigit() and int(key) < len(items):
+        return int(key)
+    raise ConfigError(f"--set {path}: no entry '{key}'; entries are {', '.join(map(str, names)) or 'none'}")
+
+
+def _sentence(error: ValidationError, model: type[BaseModel], verb: str) -> str:
+    """Turn the first problem that pydantic found into one sentence."""
+    problem = error.errors()[0]
+    path = [str(part) for part in problem["loc"]]
+    key, table = path[-1] if path else verb, ".".join([verb, *path[:-1]])
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"unknown key '{key}' in [{table}]{_nearest(key, _keys_at(model, path[:-1]))}"
+    if problem["type"] == "missing":
+        return f"'{key}' is missing in [{table}]; give it in the file or as --{key.replace('_', '-')}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"'{key}' in [{table}]: {message[:1].lower() + message[1:]}; got {problem['input']!r}"
+
+
+def _keys_at(model: Any, path: list[str]) -> list[str]:
+    """Return the keys that the model at `path` knows."""
+    here: list[Any] = [model]
+    for part in path:
+        if part.isdigit():
+            continue
+        here = [inner for one in here for inner in _models(_fields(one).get(part))]
+    return [name for one in here for name in _fields(one)]
+
+
+def _fields(model: Any) -> dict[str, Any]:
+    if hasattr(model, "model_fields"):
+        return {name: field.annotation for name, field in model.model_fields.items()}
+    return dict(getattr(model, "__annotations__", {}))
+
+
+def _models(annotation: Any) -> list[Any]:
+    if hasattr(annotation, "model_fields") or hasattr(annotation, "__dataclass_fields__"):
+        return [annotation]
+    return [inner for one in get_args(annotation) for inner in _models(one)]
+
+
+def _nearest(key: str, known: Sequence[str]) -> str:
+    match = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    if match:
+        return f"; did you mean '{match[0]}'?"
+    return f"; known are {', '.join(sorted(known))}" if known else ""
+
+
+def _where(file: Path | None) -> str:
+    return f" in {file}" if file is not None else ""

@@ -1,0 +1,314 @@
+"""Labels as sets of voxels: dense ids, lookups, and the contingency table of two segmentations.
+
+Ids are any uint64, 0 is background, so nothing here is indexed by an id before the ids are made dense. Both passes go
+over runs of equal voxels with a hash table, not a sort: one reading of the volume, memory in proportion to the number
+of ids or of overlapping pairs. A contingency table holds everything that Rand, information and overlap scores need
+(Rand 1971; Meila 2007), it adds up over blocks, and merging proposal segments acts on the table, not on the voxels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from neuropil._kernels import labels as _kernel
+from neuropil.errors import InputError
+
+_CHUNK = 1 << 15  # voxels cast at once; 256 KiB of uint64 stay in cache
+
+
+@dataclass(frozen=True)
+class Relabelled:
+    """Labels with consecutive ids, and the ids they had.
+
+    Attributes
+    ----------
+    labels
+        uint64, the shape of the input; 0 is background, 1 ... n are the ids in ascending order.
+    ids
+        uint64 (n + 1,); ``ids[k]`` is the former id of label k, ``ids[0]`` is 0.
+    """
+
+    labels: NDArray[np.uint64]
+    ids: NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Contingency:
+    """Number of voxels shared by each segment of a proposal and each segment of the truth, as a sparse table.
+
+    Entry k says that ``counts[k]`` voxels have ``proposal_ids[rows[k]]`` and ``truth_ids[columns[k]]``. Entries are
+    positive, unique, and sorted by row, then column. Background (0) is an id like any other: who scores decides.
+
+    Attributes
+    ----------
+    proposal_ids, truth_ids
+        uint64, ascending, each with at least one voxel.
+    rows, columns
+        int64, positions in `proposal_ids` and `truth_ids`.
+    counts
+        int64, voxels.
+    """
+
+    proposal_ids: NDArray[np.uint64]
+    truth_ids: NDArray[np.uint64]
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def empty(cls) -> Contingency:
+        """Return the table of no voxels, where adding up begins."""
+        ids, positions = np.empty(0, np.uint64), np.empty(0, np.int64)
+        return cls(ids, ids, positions, positions, positions)
+
+    @property
+    def total(self) -> int:
+        """Number of voxels counted."""
+        return int(self.counts.sum())
+
+    @property
+    def proposal_sizes(self) -> NDArray[np.int64]:
+        """Voxels of each proposal segment, int64, aligned with `proposal_ids`."""
+        return _marginal(self.rows, self.counts, self.proposal_ids.size)
+
+    @property
+    def truth_sizes(self) -> NDArray[np.int64]:
+        """Voxels of each truth segment, int64, aligned with `truth_ids`."""
+        return _marginal(self.columns, self.counts, self.truth_ids.size)
+
+    def add(self, other: Contingency) -> Contingency:
+        """Return the table of both sets of voxels: adding up the tables of blocks gives that of the volume.
+
+        >>> import numpy as np
+        >>> left = contingency(np.array([1, 1]), np.array([7, 8]))
+        >>> right = contingency(np.array([1, 2]), np.array([7, 7]))
+        >>> both = left.add(right)
+        >>> both.counts.tolist(), both.total
+        ([2, 1, 1], 4)
+        """
+        return _table(
+            np.concatenate([self.proposal_ids[self.rows], other.proposal_ids[other.rows]]),
+            np.concatenate([self.truth_ids[self.columns], other.truth_ids[other.columns]]),
+            np.concatenate([self.counts, other.counts]),
+        )
+
+    def merge_proposal(self, lookup: ArrayLike, *, ids: ArrayLike | None = None) -> Contingency:
+        """Return the table after `lookup` is applied to the proposal, without another look at the voxels.
+
+        Parameters and errors are those of `apply_lookup`.
+
+        >>> import numpy as np
+        >>> table = contingency(np.array([1, 2, 3]), np.array([5, 5, 6]))
+        >>> table.merge_proposal([0, 1, 1, 2]).counts.tolist()
+        [2, 1]
+        """
+        segments = apply_lookup(self.proposal_ids, lookup, ids=ids)
+        return _table(segments[self.rows], self.truth_ids[self.columns], self.counts)
+
+
+def relabel(labels: ArrayLike) -> Relabelled:
+    """Give consecutive ids to labels, in ascending order of the ids they have; 0 stays 0.
+
+    Parameters
+    ----------
+    labels
+        Integers >= 0 of any shape; ids may be any uint64.
+
+    Returns
+    -------
+    Relabelled
+        `labels` uint64 in 0 ... n and `ids` so that ``ids[result.labels]`` is the input.
+
+    Raises
+    ------
+    InputError
+        If `labels` are not integers, or negative.
+
+    Examples
+    --------
+    >>> result = relabel([0, 2**50, 7, 7])
+    >>> result.labels.tolist(), result.ids.tolist()
+    ([0, 2, 1, 1], [0, 7, 1125899906842624])
+    """
+    array = _as_labels(labels, "labels")
+    codes = np.empty(array.shape, np.uint64)
+    flat = codes.reshape(-1)
+    keys, values, used = np.zeros(64, np.uint64), np.full(64, -1, np.int64), 0
+    keys, values, used = _kernel.encode(_frozen(np.zeros(1, np.uint64)), np.empty(1, np.uint64), keys, values, used)
+    for start, chunk in _chunks(array):
+        keys, values, used = _kernel.encode(chunk, flat[start : start + chunk.size], keys, values, used)
+    order = np.empty(used, np.uint64)
+    filled = values >= 0
+    order[values[filled]] = keys[filled]
+    ids, ranks = np.unique(order, return_inverse=True)
+    if not np.array_equal(ids, order):
+        _kernel.take(_frozen(flat), flat, _frozen(ranks.astype(np.uint64)))
+    return Relabelled(codes, ids)
+
+
+def apply_lookup(labels: ArrayLike, lookup: ArrayLike, *, ids: ArrayLike | None = None) -> NDArray[np.uint64]:
+    """Replace every label by what a lookup table says.
+
+    Parameters
+    ----------
+    labels
+        Integers >= 0 of any shape.
+    lookup
+        Integers >= 0, (n,). Without `ids`, label k becomes ``lookup[k]`` and ``lookup[0]`` must be 0; with `ids`,
+        label ``ids[k]`` becomes ``lookup[k]``.
+    ids
+        Integers >= 0, (n,), unique, in any order; may be any uint64. Background need not be listed and stays 0.
+
+    Returns
+    -------
+    ndarray of uint64
+        The shape of `labels`.
+
+    Raises
+    ------
+    InputError
+        If a label is not in the table, background would change, or the table is malformed.
+
+    Examples
+    --------
+    >>> apply_lookup([0, 1, 2, 2], [0, 5, 6]).tolist()
+    [0, 5, 6, 6]
+    >>> apply_lookup([0, 2**50, 3], [1, 1], ids=[2**50, 3]).tolist()
+    [0, 1, 1]
+    """
+    array = _as_labels(labels, "labels")
+    targets = np.ascontiguousarray(_as_labels(lookup, "lookup"), np.uint64)
+    if targets.ndim != 1:
+        raise InputError(f"lookup must have one axis; got shape {targets.shape}")
+    out = np.empty(array.shape, np.uint64)
+    flat = out.reshape(-1)
+    if ids is None:
+        if targets.size == 0 or targets[0] != 0:
+            raise InputError(f"lookup[0] must be 0, the background; got {targets[:1].tolist()}")
+        keys, values = np.empty(0, np.uint64), np.empty(0, np.int64)
+    else:
+        keys, values, targets = _table_of_ids(np.ascontiguousarray(_as_labels(ids, "ids"), np.uint64), targets)
+    targets = _frozen(targets)
+    for start, chunk in _chunks(array):
+        part = flat[start : start + chunk.size]
+        if ids is None:
+            bad = _kernel.take(chunk, part, targets)
+        else:
+            bad = _kernel.translate(chunk, part, keys, values, targets)
+        if bad >= 0:
+            raise InputError(f"every label must be in the lookup of {targets.size} entries; label {chunk[bad]} is not")
+    return out
+
+
+def contingency(proposal: ArrayLike, truth: ArrayLike, mask: ArrayLike | None = None) -> Contingency:
+    r"""Count the voxels that each segment of a proposal shares with each segment of the truth.
+
+    .. math:: n_{ij} = |\{v : \mathrm{mask}(v),\ \mathrm{proposal}(v) = i,\ \mathrm{truth}(v) = j\}|
+
+    Parameters
+    ----------
+    proposal, truth
+        Integers >= 0 of the same shape; ids may be any uint64. Background (0) is counted as an id.
+    mask
+        Boolean of the same shape; only voxels where it is true are counted. All of them if omitted.
+
+    Returns
+    -------
+    Contingency
+
+    Raises
+    ------
+    InputError
+        If shapes differ, labels are not integers or negative, or the mask is not boolean.
+
+    Examples
+    --------
+    >>> table = contingency([1, 1, 2, 2], [9, 9, 9, 0])
+    >>> table.proposal_ids.tolist(), table.truth_ids.tolist()
+    ([1, 2], [0, 9])
+    >>> list(zip(table.rows.tolist(), table.columns.tolist(), table.counts.tolist()))
+    [(0, 1, 2), (1, 0, 1), (1, 1, 1)]
+    """
+    a, b = _as_labels(proposal, "proposal"), _as_labels(truth, "truth")
+    if a.shape != b.shape:
+        raise InputError(f"truth must have the shape of the proposal, {a.shape}; got {b.shape}")
+    keep = None if mask is None else np.asarray(mask)
+    if keep is not None and (keep.dtype != np.bool_ or keep.shape != a.shape):
+        raise InputError(f"mask must be boolean of shape {a.shape}; got {keep.dtype} of shape {keep.shape}")
+    keys_a, keys_b = np.empty(64, np.uint64), np.empty(64, np.uint64)
+    counts, used = np.full(64, -1, np.int64), 0
+    flat_mask = None if keep is None else np.ascontiguousarray(keep).reshape(-1)
+    for (start, left), (_, right) in zip(_chunks(a), _chunks(b)):
+        if flat_mask is not None:
+            inside = flat_mask[start : start + left.size]
+            left, right = _frozen(left[inside]), _frozen(right[inside])
+        keys_a, keys_b, counts, used = _kernel.count_pairs(left, right, keys_a, keys_b, counts, used)
+    filled = counts >= 0
+    return _table(keys_a[filled], keys_b[filled], counts[filled])
+
+
+def _table(a: NDArray[np.uint64], b: NDArray[np.uint64], counts: NDArray[np.int64]) -> Contingency:
+    """Return the sorted table of pairs of ids, adding up pairs that are listed more than once."""
+    proposal_ids, rows = np.unique(a, return_inverse=True)
+    truth_ids, columns = np.unique(b, return_inverse=True)
+    order = np.lexsort((columns, rows))
+    rows, columns, counts = rows[order], columns[order], counts[order]
+    if counts.size:
+        new = np.ones(counts.size, bool)
+        new[1:] = (rows[1:] != rows[:-1]) | (columns[1:] != columns[:-1])
+        first = np.flatnonzero(new)
+        rows, columns, counts = rows[first], columns[first], np.add.reduceat(counts, first)
+    return Contingency(proposal_ids, truth_ids, rows.astype(np.int64), columns.astype(np.int64), counts)
+
+
+def _marginal(positions: NDArray[np.int64], counts: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    sums = np.zeros(size, np.int64)
+    np.add.at(sums, positions, counts)
+    return sums
+
+
+def _table_of_ids(
+    ids: NDArray[np.uint64], targets: NDArray[np.uint64]
+) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint64]]:
+    """Return the hash table of ids and its targets, background added."""
+    if ids.shape != targets.shape:
+        raise InputError(f"ids must have the shape of the lookup, {targets.shape}; got {ids.shape}")
+    if np.any(targets[ids == 0] != 0):
+        raise InputError(f"background must stay 0 in the lookup; got {int(targets[ids == 0][0])}")
+    ids, targets = np.append(ids, np.uint64(0)), np.append(targets, np.uint64(0))
+    if np.any(ids[:-1] == 0):
+        ids, targets = ids[:-1], targets[:-1]
+    codes = np.empty(ids.size, np.uint64)
+    keys, values, used = _kernel.encode(_frozen(ids), codes, np.zeros(64, np.uint64), np.full(64, -1, np.int64), 0)
+    if used != ids.size:
+        raise InputError(f"ids must be unique; got {ids.size - used} repeated")
+    return keys, values, targets
+
+
+def _as_labels(labels: ArrayLike, name: str) -> NDArray[np.integer | np.bool_]:
+    array = np.asarray(labels)
+    if array.size == 0 and array.dtype == np.float64:  # an empty list
+        array = array.astype(np.uint64)
+    if array.dtype.kind not in "bui":
+        raise InputError(f"{name} must be integers; got {array.dtype}")
+    if array.dtype.kind == "i" and array.size and int(array.min()) < 0:
+        raise InputError(f"{name} must not be negative; got {int(array.min())}")
+    return array
+
+
+def _frozen(array: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return a read-only view, so that each kernel is compiled once for writeable and read-only inputs."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _chunks(array: NDArray[np.integer | np.bool_]) -> Iterator[tuple[int, NDArray[np.uint64]]]:
+    """Yield (position, read-only uint64 piece) of the array in raster order, casting a piece at a time."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    for start in range(0, flat.size, _CHUNK):
+        yield start, _frozen(flat[start : start + _CHUNK].astype(np.uint64, copy=False))

@@ -1,0 +1,135 @@
+"""Weights on disk: one safetensors file with its card in the header, and the card again as JSON beside it for people.
+
+A model is a chain of networks: the first sees the image, each later one sees the image and the boundary map of the one before. A recursive pair is
+thus one file. The header is what is read, so a file that lost its JSON still works.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from neuropil import __version__
+from neuropil.errors import InputError, StorageFull, VolumeError, VolumeNotFound
+from neuropil.networks.architecture import Architecture
+from neuropil.networks.network import DenseNetwork
+
+NORMALISATION = "per section: subtract mean, divide by standard deviation"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A chain of networks and the card that says what they are.
+
+    Attributes
+    ----------
+    networks : in the order they run
+    card : JSON-able: data, training, voxel_size (z, y, x; nm), scores, licence
+    """
+
+    networks: tuple[DenseNetwork, ...]
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The architectures, joined by arrows."""
+        return " -> ".join(net.architecture.name for net in self.networks)
+
+
+def save_model(path: Path, model: Model) -> None:
+    """Write `path` (safetensors) and `path` with suffix .json, each atomically."""
+    tensors = {
+        f"{index}.{name}": value.detach().cpu().contiguous()
+        for index, net in enumerate(model.networks)
+        for name, value in net.named_weights().items()
+    }
+    card = {
+        **model.card,
+        "format": "neuropil-model-1",
+        "neuropil": __version__,
+        "networks": [net.architecture.to_dict() for net in model.networks],
+        "outputs": ["interior", "boundary"],
+        "normalisation": NORMALISATION,
+    }
+    write_tensors(path, tensors, card)
+    write_text(path.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
+
+
+def load_model(path: Path) -> Model:
+    """Read a model.
+
+    Raises
+    ------
+    VolumeNotFound : no such file
+    VolumeError : not a safetensors file, or truncated
+    InputError : safetensors of another program, or weights that do not fit their own card
+    """
+    tensors, card = read_tensors(path)
+    if card.get("format") != "neuropil-model-1":
+        raise InputError(f"{path} holds weights of another program or architecture: it has no neuropil model card")
+    networks = []
+    for index, description in enumerate(card["networks"]):
+        net = DenseNetwork(Architecture.from_dict(description))
+        prefix = f"{index}."
+        net.load_weights({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
+        networks.append(net.eval())
+    if not networks or any(net.architecture.streams != min(index, 1) + 1 for index, net in enumerate(networks)):
+        raise InputError(f"{path} must hold a network of one input, then networks of two; it cannot be run as a chain")
+    return Model(tuple(networks), card)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, Any]) -> None:
+    """Write tensors with a JSON header to `path`, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        save_file(dict(tensors), part, {"card": json.dumps(header)})
+    except (SafetensorError, OSError) as error:
+        part.unlink(missing_ok=True)
+        raise StorageFull(f"cannot write {path}: {error}; the checkpoint before it is kept") from error
+    os.replace(part, path)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the JSON header of a safetensors file."""
+    if not path.is_file():
+        raise VolumeNotFound(f"weights file {path} does not exist")
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {}).get("card", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise VolumeError(f"{path} is not a readable safetensors file: {error}") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text to `path`, atomically."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Return the device called `name`; "auto" is CUDA where there is one, else the CPU.
+
+    Raises
+    ------
+    InputError : CUDA is asked for and not there
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device '{name}' is not available; torch {torch.__version__} sees no CUDA device here")
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device must be auto, cpu, cuda or cuda:N; got '{name}'") from None

@@ -1,0 +1,143 @@
+"""The trainable network of an `Architecture`: weights in a flat dictionary, one dense forward pass.
+
+Weights are named `conv.weight` (out, in, z, y, x) and `conv.bias`; copies for the recursive input stream are named `conv.recursive.weight`. At the join both
+streams' convolutions are summed before the one bias and the activation (Lee et al., NIPS 2015, figure 1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from neuropil.errors import InputError
+from neuropil.networks.architecture import Architecture, Conv, Dropout, Pool
+from neuropil.networks.dense import activate, convolve, dropout, fold, max_filter, unfold
+
+STREAMS = ("", ".recursive")
+
+
+class DenseNetwork(nn.Module):
+    """A max-filtering ConvNet that labels every voxel whose field of view lies inside the input.
+
+    Parameters
+    ----------
+    architecture : the description
+    seed : of the initial weights
+
+    Examples
+    --------
+    >>> from neuropil.networks.architecture import N4
+    >>> net = DenseNetwork(N4, seed=0)
+    >>> net([torch.zeros(1, 1, 1, 95, 96)]).shape
+    torch.Size([1, 2, 1, 1, 2])
+    """
+
+    def __init__(self, architecture: Architecture, seed: int = 0) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.weights = nn.ParameterDict()
+        generator = torch.Generator().manual_seed(seed)
+        for conv in architecture.convs:
+            for stream in STREAMS[: architecture.streams_of(conv.name)]:
+                weight = _initial(architecture, conv, generator)
+                self.weights[_key(f"{conv.name}{stream}.weight")] = nn.Parameter(weight)
+                if not (stream and conv.name == architecture.join):
+                    self.weights[_key(f"{conv.name}{stream}.bias")] = nn.Parameter(torch.zeros(conv.maps))
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Label every voxel.
+
+        Parameters
+        ----------
+        inputs : one tensor (n, 1, z, y, x) per stream: the standardised image, then the recursive map
+
+        Returns
+        -------
+        logits (n, 2, z', y', x'), channel 0 interior, channel 1 boundary; each axis shorter by field of view - 1
+        """
+        architecture, n = self.architecture, inputs[0].shape[0]
+        if len(inputs) != architecture.streams:
+            raise InputError(f"'{architecture.name}' takes {architecture.streams} inputs; got {len(inputs)}")
+        streams = [fold(one) for one in inputs]
+        for layer, dilation in zip(architecture.layers, architecture.dilations):
+            if isinstance(layer, Conv) and layer.name == architecture.join:
+                streams = [activate(self._join(streams, n, layer, dilation), layer.activation)]
+            elif isinstance(layer, Conv):
+                streams = [
+                    activate(self._convolve(one, n, layer, stream, dilation), layer.activation)
+                    for one, stream in zip(streams, STREAMS)
+                ]
+            elif isinstance(layer, Pool):
+                streams = [max_filter(one, n, layer.size, dilation) for one in streams]
+            elif isinstance(layer, Dropout):
+                streams = [dropout(one, layer.rate, self.training) for one in streams]
+        return unfold(streams[0], n)
+
+    def named_weights(self) -> dict[str, Tensor]:
+        """Return the parameters under their public names, `conv1a.weight` and so on."""
+        return {_name(key): value.data for key, value in self.weights.items()}
+
+    def load_weights(self, weights: dict[str, Tensor], *, only: Sequence[str] | None = None) -> None:
+        """Copy weights in by public name.
+
+        Parameters
+        ----------
+        weights : public name → tensor
+        only : names to copy; all of the network's own by default
+
+        Raises
+        ------
+        InputError : a name is missing or a shape differs
+        """
+        mine = self.named_weights()
+        for name in mine if only is None else only:
+            if name not in weights:
+                raise InputError(f"weights for '{self.architecture.name}' lack '{name}'; they are of another architecture")
+            if weights[name].shape != mine[name].shape:
+                raise InputError(
+                    f"weights '{name}' must have shape {tuple(mine[name].shape)} for '{self.architecture.name}';"
+                    f" got {tuple(weights[name].shape)}: they are of another architecture"
+                )
+            mine[name].copy_(weights[name])
+
+    def shared_with(self, other: dict[str, Tensor]) -> list[str]:
+        """Return the names of weights that `other` holds in the same shape, up to the first layer where they part.
+
+        This is what VD2D3D takes over from VD2D: conv1* to conv3* (the layers of the image stream before the third pooling).
+        """
+        shared: list[str] = []
+        for conv in self.architecture.convs:
+            names = [f"{conv.name}.weight", f"{conv.name}.bias"]
+            mine = self.named_weights()
+            if any(name not in other or other[name].shape != mine[name].shape for name in names):
+                break
+            shared += names
+        return shared
+
+    def _convolve(self, sections: Tensor, n: int, layer: Conv, stream: str, dilation: tuple[int, int, int]) -> Tensor:
+        weight = self.weights[_key(f"{layer.name}{stream}.weight")]
+        return convolve(sections, n, weight, self.weights[_key(f"{layer.name}{stream}.bias")], dilation)
+
+    def _join(self, streams: list[Tensor], n: int, layer: Conv, dilation: tuple[int, int, int]) -> Tensor:
+        # One convolution over both streams' maps is their sum.
+        weight = torch.cat([self.weights[_key(f"{layer.name}{stream}.weight")] for stream in STREAMS], 1)
+        return convolve(torch.cat(streams, 1), n, weight, self.weights[_key(f"{layer.name}.bias")], dilation)
+
+
+def _initial(architecture: Architecture, conv: Conv, generator: torch.Generator) -> Tensor:
+    shape = architecture.weight_shape(conv.name)
+    fan_in, fan_out = math.prod(shape[1:]), shape[0] * math.prod(shape[2:])
+    if architecture.initialisation == "msra":
+        return torch.randn(shape, generator=generator) * math.sqrt(2 / fan_in)
+    return (torch.rand(shape, generator=generator) * 2 - 1) * math.sqrt(6 / (fan_in + fan_out))
+
+
+def _key(name: str) -> str:
+    return name.replace(".", ":")  # torch forbids dots in parameter names
+
+
+def _name(key: str) -> str:
+    return key.replace(":", ".")

@@ -1,0 +1,202 @@
+"""Training patches: which, how varied, how weighted. Patch number i of a run is a pure function of (seed, i).
+
+So nothing of the sampler needs to be saved: a resumed run draws exactly what an uninterrupted one would have drawn.
+Stacks are chosen in proportion to the number of places a patch fits, then a place uniformly (ZNN's rule).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuropil.errors import InputError
+from neuropil.geometry import Box
+from neuropil.networks.architecture import Architecture
+from neuropil.networks.augmentation import deform, elastic_field, grey, random_flips
+
+INTERIOR, BOUNDARY, UNLABELLED = 0, 1, 255
+Rebalance = Literal["patch", "global", "none"]
+
+
+@dataclass(frozen=True)
+class SectionStatistics:
+    """Mean and standard deviation of each section, by which an image is standardised."""
+
+    mean: NDArray[np.float32]
+    deviation: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, read_section: Callable[[int], NDArray[np.generic]], depth: int) -> SectionStatistics:
+        """Measure the sections that `read_section(z)` gives as (y, x), one at a time.
+
+        Raises
+        ------
+        InputError : a section holds NaN or infinity
+        """
+        measured = np.empty((2, depth), np.float32)
+        for z in range(depth):
+            section = read_section(z)
+            measured[:, z] = section.mean(dtype=np.float64), section.std(dtype=np.float64)
+            if not np.isfinite(measured[:, z]).all():
+                raise InputError(f"the image must be finite; section {z} holds NaN or infinity")
+        return cls(measured[0], np.where(measured[1] > 0, measured[1], np.float32(1)))
+
+    def apply(self, image: NDArray[np.generic], sections: slice | NDArray[np.intp]) -> NDArray[np.float32]:
+        """Standardise an image (z, y, x) whose sections are numbers `sections` of the stack."""
+        mean, deviation = self.mean[sections, None, None], self.deviation[sections, None, None]
+        return ((image.astype(np.float32) - mean) / deviation).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One annotated image stack.
+
+    Attributes
+    ----------
+    name : for messages
+    image : (z, y, x) any real dtype, as on disk
+    target : (z, y, x) uint8: INTERIOR 0, BOUNDARY 1 or UNLABELLED 255
+    map : (z, y, x) float32 in [0, 1], the fixed boundary map for a second input stream; None for networks of one stream
+    """
+
+    name: str
+    image: NDArray[np.generic]
+    target: NDArray[np.uint8]
+    map: NDArray[np.float32] | None = None
+    statistics: SectionStatistics = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.image.shape != self.target.shape:
+            raise InputError(
+                f"image and labels of stack '{self.name}' must have one shape; got {self.image.shape} and {self.target.shape}"
+            )
+        if self.map is not None and self.map.shape != self.image.shape:
+            raise InputError(f"map of stack '{self.name}' must have shape {self.image.shape}; got {self.map.shape}")
+        object.__setattr__(self, "statistics", SectionStatistics.of(self.image.__getitem__, self.image.shape[0]))
+
+    def inputs(self, streams: int) -> list[NDArray[np.float32]]:
+        """Return the whole standardised image and, for two streams, the map."""
+        return self._crop(Box.of_shape(self.image.shape), streams)
+
+    def _crop(self, box: Box, streams: int) -> list[NDArray[np.float32]]:
+        crops = [self.statistics.apply(self.image[box.slices], box.slices[0])]
+        if streams == 2:
+            if self.map is None:
+                raise InputError(f"stack '{self.name}' has no boundary map for the recursive input")
+            crops.append(self.map[box.slices])
+        return crops
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training patch: inputs (z, y, x) float32 per stream, target (z, y, x) uint8, weight (z, y, x) float32."""
+
+    inputs: list[NDArray[np.float32]]
+    target: NDArray[np.uint8]
+    weight: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draws patches from stacks.
+
+    Parameters
+    ----------
+    stacks : the annotated stacks
+    architecture : whose field of view is added around the output patch
+    patch : output patch z, y, x
+    seed : of all draws
+    rebalance : "patch", "global" (per stack) or "none"; see `class_weights`
+    flips, grey, elastic : see `neuropil.networks.augmentation`
+
+    Raises
+    ------
+    InputError : the patch with its field of view fits into no stack, or nothing is labelled
+    """
+
+    stacks: Sequence[Stack]
+    architecture: Architecture
+    patch: tuple[int, int, int]
+    seed: int
+    rebalance: Rebalance = "patch"
+    flips: bool = True
+    grey: float = 0.0
+    elastic: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.stacks:
+            raise InputError("there must be at least one training stack; got none")
+        if not sum(self._places(stack) for stack in self.stacks):
+            largest = max((stack.image.shape for stack in self.stacks), key=lambda shape: int(np.prod(shape)))
+            missing = [max(0, need - have) for need, have in zip(self._input_shape, largest)]
+            raise InputError(
+                f"no stack is large enough: '{self.architecture.name}' needs {self._input_shape} voxels (z, y, x) for a patch of"
+                f" {self.patch}; the largest stack {largest} lacks {tuple(missing)}"
+            )
+        if all((stack.target == UNLABELLED).all() for stack in self.stacks):
+            raise InputError("the training stacks hold no labelled voxel")
+
+    def __call__(self, index: int) -> Sample:
+        """Return patch number `index`."""
+        rng = np.random.default_rng((self.seed, index))
+        places = np.array([self._places(stack) for stack in self.stacks], np.float64)
+        stack = self.stacks[rng.choice(len(self.stacks), p=places / places.sum())]
+        free = [n - need + 1 for n, need in zip(stack.image.shape, self._input_shape)]
+        start = tuple(int(rng.integers(n)) for n in free)
+        box = Box(start, tuple(a + n for a, n in zip(start, self._input_shape)))
+        inputs, target = self._vary(stack._crop(box, self.architecture.streams), stack.target[box.slices], rng)
+        before = [(n - 1) // 2 for n in self.architecture.field_of_view]
+        target = target[tuple(slice(a, a + n) for a, n in zip(before, self.patch))]
+        return Sample(inputs, target, class_weights(target, stack.target, self.rebalance))
+
+    @property
+    def _input_shape(self) -> tuple[int, ...]:
+        return tuple(p + f - 1 for p, f in zip(self.patch, self.architecture.field_of_view))
+
+    def _places(self, stack: Stack) -> int:
+        return int(np.prod([max(0, n - need + 1) for n, need in zip(stack.image.shape, self._input_shape)]))
+
+    def _vary(
+        self, inputs: list[NDArray[np.float32]], target: NDArray[np.uint8], rng: np.random.Generator
+    ) -> tuple[list[NDArray[np.float32]], NDArray[np.uint8]]:
+        if self.elastic:
+            places = elastic_field(target.shape[1:], self.elastic, rng=rng)
+            inputs = [deform(one, places, order=1).astype(np.float32) for one in inputs]
+            target = deform(target, places, order=0).astype(np.uint8)
+        if self.grey:
+            inputs = [grey(inputs[0], self.grey, rng=rng), *inputs[1:]]
+        if self.flips:
+            square = self.patch[1] == self.patch[2]
+            *varied, target = random_flips([*inputs, target], rng=rng, transpose=square)  # type: ignore[assignment]
+            inputs = varied  # type: ignore[assignment]
+        return [one.copy() for one in inputs], target.copy()
+
+
+def class_weights(
+    target: NDArray[np.uint8], stack_target: NDArray[np.uint8], mode: Rebalance
+) -> NDArray[np.float32]:
+    """Weight of each voxel's loss; unlabelled voxels have none.
+
+    With N⁺ boundary and N⁰ interior voxels, N labelled ones (ZNN):
+    "patch": w⁺ ∝ 1/N⁺ and w⁰ ∝ 1/N⁰ of this patch, w⁺ + w⁰ = 1;
+    "global": w⁺ = N/2N⁺ and w⁰ = N/2N⁰ of the whole stack;
+    "none": 1.
+
+    >>> class_weights(np.array([1, 0, 0, 0], np.uint8), np.zeros(0, np.uint8), "patch").tolist()
+    [0.75, 0.25, 0.25, 0.25]
+    """
+    weights = np.zeros(256, np.float32)
+    weights[[INTERIOR, BOUNDARY]] = 1
+    counted = {"patch": target, "global": stack_target, "none": None}[mode]
+    if counted is not None:
+        interior, boundary = (float(np.count_nonzero(counted == c)) for c in (INTERIOR, BOUNDARY))
+        total = interior + boundary
+        if mode == "patch" and total:
+            weights[[INTERIOR, BOUNDARY]] = boundary / total, interior / total
+        elif interior and boundary:
+            weights[[INTERIOR, BOUNDARY]] = total / (2 * interior), total / (2 * boundary)
+    return weights[target]

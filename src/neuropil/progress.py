@@ -1,0 +1,70 @@
+"""Progress with an estimated time of arrival, quiet where nobody looks.
+
+Code that takes long wraps its loop in `track`; the command line decides with `show` whether a bar is drawn (a terminal),
+a line is logged now and then (a log file) or nothing happens (the library's default).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+Reporter = Callable[[str, int, int, str, float], None]
+
+log = logging.getLogger("neuropil")
+_reporter: Reporter | None = None
+
+
+@contextmanager
+def show(reporter: Reporter) -> Iterator[None]:
+    """Send progress to `reporter(description, done, total, note, seconds)` inside the `with` block."""
+    global _reporter
+    before, _reporter = _reporter, reporter
+    try:
+        yield
+    finally:
+        _reporter = before
+
+
+class Progress:
+    """One running count; `advance` it, with a note such as the loss."""
+
+    def __init__(self, description: str, total: int, done: int = 0) -> None:
+        self.description, self.total, self.done, self._start = description, total, done, done
+        self._clock = time.monotonic()
+        self._tell("")
+
+    def advance(self, by: int = 1, note: str = "") -> None:
+        """Count `by` more as done."""
+        self.done += by
+        self._tell(note)
+
+    @property
+    def rate(self) -> float:
+        """Items per second since the start; 0 before the first."""
+        return (self.done - self._start) / max(time.monotonic() - self._clock, 1e-9)
+
+    @property
+    def eta(self) -> float:
+        """Seconds that remain at the present rate."""
+        return (self.total - self.done) / self.rate if self.rate > 0 else float("nan")
+
+    def _tell(self, note: str) -> None:
+        if _reporter is not None:
+            _reporter(self.description, self.done, self.total, note, self.eta)
+
+
+def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    """Yield `items` and report progress after each.
+
+    >>> sum(track([1, 2, 3], "adding", 3))
+    6
+    """
+    progress = Progress(description, total)
+    for item in items:
+        yield item
+        progress.advance()

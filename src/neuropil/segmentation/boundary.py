@@ -1,0 +1,40 @@
+"""Labels of any kind to a boundary mask: what networks learn and what pixel error is measured against."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def boundary_from_labels(
+    labels: NDArray[np.generic], *, interior_above: int = 0, touching_ids: bool = False
+) -> NDArray[np.bool_]:
+    """Tell which voxels are boundary.
+
+    Parameters
+    ----------
+    labels : (z, y, x) integers: instance ids, or values of a semantic drawing
+    interior_above : a voxel is boundary where its label is not above this value; 0 for ids with 0 as membrane
+    touching_ids : also mark a voxel whose neighbour towards higher or lower y or x, in the same section, has another id; for ids that touch
+
+    Returns
+    -------
+    (z, y, x) bool, True at boundaries
+
+    Examples
+    --------
+    >>> boundary_from_labels(np.array([[[1, 1, 0, 2]]])).astype(int).tolist()
+    [[[0, 0, 1, 0]]]
+    >>> boundary_from_labels(np.array([[[1, 1, 2, 2]]]), touching_ids=True).astype(int).tolist()
+    [[[0, 1, 1, 0]]]
+    """
+    boundary: NDArray[np.bool_] = labels <= interior_above
+    if touching_ids:
+        for axis in (1, 2):
+            differs = np.diff(labels, axis=axis) != 0
+            low = [slice(None)] * 3
+            high = [slice(None)] * 3
+            low[axis], high[axis] = slice(None, -1), slice(1, None)
+            boundary[tuple(low)] |= differs
+            boundary[tuple(high)] |= differs
+    return boundary

@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from neuropil.errors import InputError
+from neuropil.networks.architecture import ARCHITECTURES, VD2D, VD2D3D, Architecture
+from neuropil.networks.dense import convolve, dropout, fold, max_filter, unfold
+from neuropil.networks.network import DenseNetwork
+from reference_networks import window_by_window
+
+
+def dense_and_slow(architecture, extra, seed=0):
+    network = DenseNetwork(architecture, seed).eval()
+    generator = torch.Generator().manual_seed(seed)
+    shape = [v + e for v, e in zip(architecture.field_of_view, extra)]
+    inputs = [torch.randn(shape, generator=generator) for _ in range(architecture.streams)]
+    with torch.no_grad():
+        dense = network([one[None, None] for one in inputs])[0]
+        return dense, window_by_window(network, inputs)
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_dense_equals_window_by_window(name):
+    architecture = ARCHITECTURES[name]
+    dense, slow = dense_and_slow(architecture, (1 if architecture.field_of_view[0] > 1 else 2, 2, 3))
+    assert dense.shape == slow.shape
+    assert (dense - slow).abs().max() < 1e-5
+
+
+layer_sizes = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3))
+
+
+@st.composite
+def architectures(draw):
+    lines, name = [], 0
+    for block in range(draw(st.integers(1, 2))):
+        for _ in range(draw(st.integers(1, 2))):
+            size = "x".join(map(str, draw(layer_sizes)))
+            lines.append(f"c{name} {size} {draw(st.integers(1, 4))} {draw(st.sampled_from(['relu', 'tanh', 'linear']))}")
+            name += 1
+        size = draw(layer_sizes)
+        stride = tuple(draw(st.integers(1, n)) for n in size)
+        lines.append(f"pool{block} {'x'.join(map(str, size))} stride {'x'.join(map(str, stride))}")
+    join = draw(st.sampled_from([None, "c0", f"c{name - 1}"]))
+    return Architecture("random", (*lines, "output 1x1x1 2 linear"), join, draw(st.sampled_from(["msra", "xavier"])))
+
+
+@settings(max_examples=40)
+@given(architectures(), st.integers(0, 99))
+def test_any_pooling_net_runs_densely(architecture, seed):
+    dense, slow = dense_and_slow(architecture, (1, 2, 1), seed)
+    assert dense.shape == slow.shape
+    assert (dense - slow).abs().max() < 1e-5 * max(1, slow.abs().max())
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 2), layer_sizes, st.sampled_from([(1, 1, 1), (1, 2, 2), (2, 3, 3), (1, 2, 3)]), st.integers(0, 9))
+def test_gradients_equal_those_of_the_library(n, size, dilation, seed):
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda *shape: torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()  # noqa: E731
+    volume, weight, bias = draw(n, 3, 6, 9, 10), draw(4, 3, *size), draw(4)
+    mine = unfold(max_filter(convolve(fold(volume), n, weight, bias, dilation), n, (2, 2, 2), (1, 1, 2)), n)
+    theirs = functional.max_pool3d(
+        functional.conv3d(volume, weight, bias, dilation=dilation), 2, 1, dilation=(1, 1, 2)
+    )
+    assert torch.allclose(mine, theirs, atol=1e-10)
+    outer = draw(*mine.shape).detach()
+    for ours, other in zip(
+        torch.autograd.grad((mine * outer).sum(), (volume, weight, bias)),
+        torch.autograd.grad((theirs * outer).sum(), (volume, weight, bias)),
+    ):
+        assert torch.allclose(ours, other, atol=1e-9)
+
+
+def test_zeroed_recursive_stream_is_the_single_network():
+    pair, single = DenseNetwork(VD2D3D, 1), DenseNetwork(ARCHITECTURES["vd2d3d_single"], 2)
+    weights = pair.named_weights()
+    weights["conv1c.recursive.weight"].zero_()
+    single.load_weights(weights)
+    image, recursive_map = torch.randn(2, 1, 1, 5, 86, 87)
+    with torch.no_grad():
+        both, alone = pair.eval()([image, recursive_map]), single.eval()([image])
+    assert (both - alone).abs().max() < 1e-6
+
+
+def test_vd2d3d_takes_over_the_layers_before_the_third_pooling():
+    shared = DenseNetwork(VD2D3D).shared_with(DenseNetwork(VD2D).named_weights())
+    names = ["conv1a", "conv1b", "conv1c", "conv2a", "conv2b", "conv3a", "conv3b"]
+    assert shared == [f"{name}.{kind}" for name in names for kind in ("weight", "bias")]
+
+
+def test_initialisation_spread():
+    weight = DenseNetwork(VD2D, 3).named_weights()["conv4b.weight"]
+    assert weight.std().item() == pytest.approx(np.sqrt(2 / (60 * 9)), rel=0.02)
+    uniform = DenseNetwork(ARCHITECTURES["n4"], 3).named_weights()["conv2.weight"]
+    assert uniform.abs().max().item() == pytest.approx(np.sqrt(6 / (2 * 48 * 25)), rel=0.01)
+
+
+def test_dropout_keeps_the_mean_and_the_layout():
+    torch.manual_seed(0)
+    ones = torch.ones(1, 64, 50, 50).contiguous(memory_format=torch.channels_last)
+    out = dropout(ones, 0.5, True)
+    assert set(out.unique().tolist()) == {0.0, 2.0}
+    assert out.mean().item() == pytest.approx(1, abs=0.02)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(dropout(ones, 0.5, False), ones)
+
+
+def test_wrong_weights_are_refused():
+    with pytest.raises(InputError, match="another architecture"):
+        DenseNetwork(VD2D3D).load_weights(DenseNetwork(VD2D).named_weights())
+    with pytest.raises(InputError, match="takes 2 inputs; got 1"):
+        DenseNetwork(VD2D3D)([torch.zeros(1, 1, 5, 85, 85)])

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuropil.errors import InputError
+from neuropil.networks.architecture import VD2D
+from neuropil.networks.augmentation import deform, elastic_field, grey, random_flips
+from neuropil.networks.sampling import BOUNDARY, UNLABELLED, Sampler, Stack, class_weights
+from tiny import TINY, TINY_RECURSIVE, tiny_stack
+
+
+def test_a_patch_is_a_function_of_seed_and_index():
+    stacks = [tiny_stack("a"), tiny_stack("b", (6, 50, 40), seed=1)]
+    one, two = (Sampler(stacks, TINY, (1, 8, 8), seed=3, grey=0.5, elastic=2) for _ in range(2))
+    for index in (0, 7):
+        assert np.array_equal(one(index).inputs[0], two(index).inputs[0])
+        assert np.array_equal(one(index).target, two(index).target)
+    assert not np.array_equal(one(0).inputs[0], one(1).inputs[0])
+
+
+@pytest.mark.parametrize("elastic", [0.0, 1.5])
+def test_target_stays_on_its_image(elastic):
+    # The image shows the target, so every patch must too, whatever flips and deformation did.
+    rng = np.random.default_rng(0)
+    target = (rng.random((3, 60, 60)) < 0.5).repeat(5, 1).repeat(5, 2)[:, :60, :60].astype(np.uint8)
+    stack = Stack("shown", target * 200, target)
+    sampler = Sampler([stack], TINY, (1, 12, 12), seed=1, elastic=elastic)
+    before = [(n - 1) // 2 for n in TINY.field_of_view]
+    agreement = []
+    for index in range(30):
+        sample = sampler(index)
+        image = sample.inputs[0][tuple(slice(b, b + p) for b, p in zip(before, sampler.patch))]
+        agreement.append(((image > 0) == (sample.target == BOUNDARY)).mean())
+    assert np.mean(agreement) == 1.0 if not elastic else np.mean(agreement) > 0.93
+
+
+def test_stacks_are_drawn_in_proportion_to_their_valid_centres():
+    small, large = tiny_stack("small", (1, 30, 30)), tiny_stack("large", (3, 40, 60))
+    sampler = Sampler([small, large], TINY, (1, 10, 10), seed=0, flips=False)
+    places = [sampler._places(stack) for stack in (small, large)]
+    need = [p + f - 1 for p, f in zip((1, 10, 10), TINY.field_of_view)]
+    assert places == [(31 - need[1]) ** 2, 3 * (41 - need[1]) * (61 - need[2])]
+    crops = {small.statistics.apply(small.image, slice(None)).tobytes().find(sampler(i).inputs[0][0, 0].tobytes()) >= 0
+             for i in range(3)}  # fmt: skip
+    assert crops <= {True, False}
+    means = [np.isclose(s.mean[0], small.statistics.mean[0]) for s in (small.statistics, large.statistics)]
+    assert means[0]
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_flips_are_the_same_for_all_and_lose_nothing(seed):
+    a = np.arange(2 * 5 * 5).reshape(2, 5, 5)
+    one, two = random_flips([a, a * 3], rng=np.random.default_rng(seed))
+    assert np.array_equal(one * 3, two)
+    assert sorted(one.ravel()) == sorted(a.ravel())
+
+
+def test_all_sixteen_orientations_occur():
+    a = np.arange(2 * 3 * 3).reshape(2, 3, 3)
+    seen = {random_flips([a], rng=np.random.default_rng(s))[0].tobytes() for s in range(300)}
+    assert len(seen) == 16
+
+
+def test_no_strength_changes_nothing():
+    image = np.random.default_rng(0).normal(size=(2, 20, 20)).astype(np.float32)
+    assert np.allclose(grey(image, 0.0, rng=np.random.default_rng(0)), np.clip(image, -4, 4), atol=1e-5)
+    still = elastic_field((20, 20), 0.0, rng=np.random.default_rng(0))
+    assert np.allclose(deform(image, still, order=1), image, atol=1e-6)
+
+
+def test_patch_weights_balance_the_classes():
+    target = np.array([1] * 2 + [0] * 6 + [UNLABELLED] * 4, np.uint8)
+    weight = class_weights(target, target, "patch")
+    assert weight[target == 1].sum() == pytest.approx(weight[target == 0].sum())
+    assert weight[target == UNLABELLED].sum() == 0
+    whole = class_weights(target, target, "global")
+    assert whole[0] == pytest.approx(8 / 4)
+    assert whole[2] == pytest.approx(8 / 12)
+    assert class_weights(target, target, "none").tolist() == [1] * 8 + [0] * 4
+
+
+def test_bad_stacks():
+    with pytest.raises(InputError, match=r"needs \(1, 258, 258\).*lacks \(0, 218, 214\)"):
+        Sampler([tiny_stack()], VD2D, (1, 150, 150), seed=0)
+    with pytest.raises(InputError, match=r"one shape; got \(1, 4, 4\) and \(1, 4, 5\)"):
+        Stack("x", np.zeros((1, 4, 4)), np.zeros((1, 4, 5), np.uint8))
+    with pytest.raises(InputError, match="section 1 holds NaN"):
+        Stack("x", np.array([[[0.0]], [[np.nan]]]), np.zeros((2, 1, 1), np.uint8))
+    with pytest.raises(InputError, match="no boundary map"):
+        Sampler([tiny_stack()], TINY_RECURSIVE, (1, 8, 8), seed=0)(0)
+    blank = Stack("x", np.zeros((1, 40, 40)), np.full((1, 40, 40), UNLABELLED, np.uint8))
+    with pytest.raises(InputError, match="no labelled voxel"):
+        Sampler([blank], TINY, (1, 8, 8), seed=0)
