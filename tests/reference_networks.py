@@ -8,7 +8,7 @@ from neuropil.networks.dense import TANH_GAIN, TANH_SLOPE
 
 
 def window_by_window(network, inputs):
-    """Logits (2, z, y, x) of the network with real, strided pooling, applied to every window of the inputs (z, y, x)."""
+    """Logits (2, z, y, x) of the network with real, strided pooling, on every window of the inputs (z, y, x)."""
     view = network.architecture.field_of_view
     windows = []
     for volume in inputs:

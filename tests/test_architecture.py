@@ -46,4 +46,4 @@ def test_tanh_lineage_changes_only_the_layers_before_pooling():
 )
 def test_bad_descriptions(lines, words):
     with pytest.raises(InputError, match=words):
-        Architecture("bad", lines).field_of_view
+        Architecture("bad", lines)

@@ -3,13 +3,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import TINY_RECURSIVE
 
 from neuropil.errors import InputError
 from neuropil.geometry import Box, grid
 from neuropil.networks import inference
 from neuropil.networks.architecture import N4, VD2D, VD2D3D
 from neuropil.networks.network import DenseNetwork
-from tiny import TINY_RECURSIVE
 
 RNG = np.random.default_rng(0)
 NETWORK = DenseNetwork(TINY_RECURSIVE, 5)

@@ -3,13 +3,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference_networks import window_by_window
 from torch.nn import functional
 
 from neuropil.errors import InputError
 from neuropil.networks.architecture import ARCHITECTURES, VD2D, VD2D3D, Architecture
 from neuropil.networks.dense import convolve, dropout, fold, max_filter, unfold
 from neuropil.networks.network import DenseNetwork
-from reference_networks import window_by_window
 
 
 def dense_and_slow(architecture, extra, seed=0):
@@ -39,7 +39,9 @@ def architectures(draw):
     for block in range(draw(st.integers(1, 2))):
         for _ in range(draw(st.integers(1, 2))):
             size = "x".join(map(str, draw(layer_sizes)))
-            lines.append(f"c{name} {size} {draw(st.integers(1, 4))} {draw(st.sampled_from(['relu', 'tanh', 'linear']))}")
+            lines.append(
+                f"c{name} {size} {draw(st.integers(1, 4))} {draw(st.sampled_from(['relu', 'tanh', 'linear']))}"
+            )
             name += 1
         size = draw(layer_sizes)
         stride = tuple(draw(st.integers(1, n)) for n in size)
@@ -63,9 +65,7 @@ def test_gradients_equal_those_of_the_library(n, size, dilation, seed):
     draw = lambda *shape: torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()  # noqa: E731
     volume, weight, bias = draw(n, 3, 6, 9, 10), draw(4, 3, *size), draw(4)
     mine = unfold(max_filter(convolve(fold(volume), n, weight, bias, dilation), n, (2, 2, 2), (1, 1, 2)), n)
-    theirs = functional.max_pool3d(
-        functional.conv3d(volume, weight, bias, dilation=dilation), 2, 1, dilation=(1, 1, 2)
-    )
+    theirs = functional.max_pool3d(functional.conv3d(volume, weight, bias, dilation=dilation), 2, 1, dilation=(1, 1, 2))
     assert torch.allclose(mine, theirs, atol=1e-10)
     outer = draw(*mine.shape).detach()
     for ours, other in zip(

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import TINY, TINY_RECURSIVE, tiny_stack
 
 from neuropil.errors import InputError
 from neuropil.networks.architecture import VD2D
 from neuropil.networks.augmentation import deform, elastic_field, grey, random_flips
 from neuropil.networks.sampling import BOUNDARY, UNLABELLED, Sampler, Stack, class_weights
-from tiny import TINY, TINY_RECURSIVE, tiny_stack
 
 
 def test_a_patch_is_a_function_of_seed_and_index():

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import TINY, TINY_RECURSIVE, tiny_stack
 
 from neuropil.errors import InputError, RunMismatch, VolumeError, VolumeNotFound
 from neuropil.networks.checkpoint import Model, load_model, read_tensors, save_model
 from neuropil.networks.network import DenseNetwork
 from neuropil.networks.sampling import Sampler
 from neuropil.networks.training import Recipe, train
-from tiny import TINY, TINY_RECURSIVE, tiny_stack
 
 SGD = Recipe(validate_every=30, checkpoint_seconds=0.3)
 EVERY = replace(SGD, checkpoint_seconds=0)  # a checkpoint after every update
@@ -111,7 +111,7 @@ def test_other_parameters_are_refused_by_name(tmp_path):
 
 
 def test_a_diverging_run_says_so(tmp_path):
-    with pytest.raises(InputError, match="lower recipe.learning_rate"):
+    with pytest.raises(InputError, match=r"lower recipe\.learning_rate"):
         go(tmp_path, 200, replace(SGD, learning_rate=1e6))
 
 

@@ -5,9 +5,7 @@ import numpy as np
 from neuropil.networks.architecture import Architecture
 from neuropil.networks.sampling import Stack
 
-TINY = Architecture(
-    "tiny", ("conv1 1x2x2 6", "pool1 1x2x2", "conv2 1x3x3 8", "dropout 0.5", "output 1x1x1 2 linear")
-)
+TINY = Architecture("tiny", ("conv1 1x2x2 6", "pool1 1x2x2", "conv2 1x3x3 8", "dropout 0.5", "output 1x1x1 2 linear"))
 TINY_RECURSIVE = Architecture(
     "tiny_recursive", ("conv1 1x2x2 6", "pool1 1x2x2", "conv2 2x3x3 8", "output 1x1x1 2 linear"), join="conv1"
 )

@@ -1,7 +1,8 @@
 """Run a function over the blocks of a volume, one after the other, and remember which are done.
 
-The ledger is a folder beside the output. It holds the parameters of the run and one line per finished block, written after the block's data are on disk. So
-the same command continues after any interruption, and a command with other parameters is refused by name instead of mixing with old blocks.
+The ledger is a folder beside the output. It holds the parameters of the run and one line per finished block, written
+after the block's data are on disk. So the same command continues after any interruption, and a command with other
+parameters is refused by name instead of mixing with old blocks.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """argv -> config -> stage; prints its summary and returns the exit code.
 
-0 done; 2 bad input or configuration (one sentence on stderr); 130 stopped by the user (the same command continues); 1 our own fault.
+0 done; 2 bad input or configuration (one sentence on stderr); 130 stopped by the user (the same command continues); 1
+our own fault.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import errno
 import importlib
 import json
 import logging
+import math
 import sys
 import time
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -63,8 +66,9 @@ def _run(verb: str, arguments: list[str]) -> int:
     common = {name: given.pop(name, None) for name in ("set", "json", "quiet", "debug", "positional")}
     file, flags = _positional(stage, common["positional"] or [], given)
     config = load(stage.Config, verb, list(STAGES), file, common["set"] or [], flags)
-    _log_to_stderr(quiet=bool(common["quiet"]))
-    with progress.show(_reporter(quiet=bool(common["quiet"]))):
+    quiet = bool(common["quiet"])
+    with _progress(quiet=quiet):
+        _log_to_stderr(quiet=quiet)
         result = stage.run(config)
     if common["json"]:
         Path(common["json"]).write_text(json.dumps(result.data, indent=1, default=str) + "\n")
@@ -123,9 +127,7 @@ def _is_nested(annotation: Any) -> bool:
     return any(_is_nested(inner) for inner in get_args(annotation))
 
 
-def _positional(
-    stage: types.ModuleType, words: list[str], flags: dict[str, Any]
-) -> tuple[Path | None, dict[str, Any]]:
+def _positional(stage: types.ModuleType, words: list[str], flags: dict[str, Any]) -> tuple[Path | None, dict[str, Any]]:
     """Sort the positional words into the .toml file and the command's own positional fields."""
     files = [word for word in words if word.endswith(".toml")]
     values = [word for word in words if not word.endswith(".toml")]
@@ -149,21 +151,50 @@ def _log_to_stderr(*, quiet: bool) -> None:
     log.handlers[0].setFormatter(logging.Formatter("%(message)s"))
 
 
-def _reporter(*, quiet: bool) -> progress.Reporter:
-    """Return what shows progress: a line that rewrites itself on a terminal, a line every 20 s elsewhere."""
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[None]:
+    """Show progress as bars on a terminal, as a line every 20 s elsewhere."""
     if quiet:
-        return lambda *_: None
-    terminal, last = sys.stderr.isatty(), [-1e9]
+        yield
+    elif sys.stderr.isatty():
+        with _bars() as tell, progress.show(tell):
+            yield
+    else:
+        with progress.show(_lines()):
+            yield
+
+
+@contextmanager
+def _bars() -> Iterator[progress.Reporter]:
+    from rich import progress as rich_progress
+    from rich.console import Console
+
+    columns = ("{task.description}", rich_progress.BarColumn(), rich_progress.MofNCompleteColumn())
+    with rich_progress.Progress(
+        *columns, rich_progress.TimeRemainingColumn(), "{task.fields[note]}", console=Console(stderr=True)
+    ) as bars:
+        tasks: dict[str, rich_progress.TaskID] = {}
+
+        def tell(description: str, done: int, total: int, note: str, eta: float) -> None:
+            if description not in tasks:
+                tasks[description] = bars.add_task(description, total=total, completed=done, note=note)
+            bars.update(tasks[description], completed=done, total=total, note=note)
+            if done >= total:
+                bars.stop_task(tasks.pop(description))
+
+        yield tell
+
+
+def _lines() -> progress.Reporter:
+    last = -math.inf
 
     def tell(description: str, done: int, total: int, note: str, eta: float) -> None:
-        now, finished = time.monotonic(), done >= total
-        if now - last[0] < (0.2 if terminal else 20) and not finished:
+        nonlocal last
+        if time.monotonic() - last < 20 and done < total:
             return
-        last[0] = now
-        left = f", {_duration(eta)} left" if eta == eta and not finished else ""
-        text = f"{description}: {done}/{total}{left}{'  ' + note if note else ''}"
-        end = "\n" if finished or not terminal else ""
-        print(f"\r\033[K{text}" if terminal else text, end=end, file=sys.stderr, flush=True)
+        last = time.monotonic()
+        left = f", {_duration(eta)} left" if math.isfinite(eta) and done < total else ""
+        print(f"{description}: {done}/{total}{left}{'  ' + note if note else ''}", file=sys.stderr, flush=True)
 
     return tell
 

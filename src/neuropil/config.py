@@ -1,7 +1,8 @@
 """Strict TOML, `--set` and flags in; one validated model out.
 
-An experiment is one TOML file with a table per command ([train], [predict], ...). A command reads its own table; a key it does not know
-is an error that suggests the nearest one. Precedence: flags, then `--set`, then the file, then defaults.
+An experiment is one TOML file with a table per command ([train], [predict], ...). A command reads its own table; a
+key it does not know is an error that suggests the nearest one. Precedence: flags, then `--set`, then the file, then
+defaults.
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ Triple = Annotated[tuple[int, int, int], BeforeValidator(_split)]
 """Three voxel counts z, y, x; `1,150,150` on the command line."""
 TripleNm = Annotated[tuple[float, float, float], BeforeValidator(_split)]
 """Three lengths z, y, x in nm."""
+Names = Annotated[list[str], BeforeValidator(_split)]
+"""List of names; `a,b` on the command line."""
+Numbers = Annotated[list[float], BeforeValidator(_split)]
+"""List of numbers; `0.5,0.4` on the command line."""
 
 Model = TypeVar("Model", bound=StageConfig)
 

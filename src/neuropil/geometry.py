@@ -54,9 +54,7 @@ class Box:
     def grow(self, before: Sequence[int], after: Sequence[int] | None = None) -> Box:
         """Return the box with a halo of `before` (and `after`; the same if omitted) voxels added."""
         after = before if after is None else after
-        return Box(
-            tuple(a - n for a, n in zip(self.start, before)), tuple(b + n for b, n in zip(self.stop, after))
-        )
+        return Box(tuple(a - n for a, n in zip(self.start, before)), tuple(b + n for b, n in zip(self.stop, after)))
 
     def shift(self, by: Sequence[int]) -> Box:
         """Return the box moved by `by` voxels."""

@@ -239,23 +239,23 @@ def contingency(proposal: ArrayLike, truth: ArrayLike, mask: ArrayLike | None = 
     keep = None if mask is None else np.asarray(mask)
     if keep is not None and (keep.dtype != np.bool_ or keep.shape != a.shape):
         raise InputError(f"mask must be boolean of shape {a.shape}; got {keep.dtype} of shape {keep.shape}")
-    keys_a, keys_b = np.empty(64, np.uint64), np.empty(64, np.uint64)
-    counts, used = np.full(64, -1, np.int64), 0
+    table, used = np.zeros(4 * 256, np.uint64), 0
     flat_mask = None if keep is None else np.ascontiguousarray(keep).reshape(-1)
     for (start, left), (_, right) in zip(_chunks(a), _chunks(b)):
         if flat_mask is not None:
             inside = flat_mask[start : start + left.size]
             left, right = _frozen(left[inside]), _frozen(right[inside])
-        keys_a, keys_b, counts, used = _kernel.count_pairs(left, right, keys_a, keys_b, counts, used)
-    filled = counts >= 0
-    return _table(keys_a[filled], keys_b[filled], counts[filled])
+        table, used = _kernel.count_pairs(left, right, table, used)
+    entries = table.reshape(-1, 4)
+    entries = entries[entries[:, 2] > 0]
+    return _table(entries[:, 0], entries[:, 1], entries[:, 2].astype(np.int64))
 
 
 def _table(a: NDArray[np.uint64], b: NDArray[np.uint64], counts: NDArray[np.int64]) -> Contingency:
     """Return the sorted table of pairs of ids, adding up pairs that are listed more than once."""
     proposal_ids, rows = np.unique(a, return_inverse=True)
     truth_ids, columns = np.unique(b, return_inverse=True)
-    order = np.lexsort((columns, rows))
+    order = np.argsort(rows * max(truth_ids.size, 1) + columns)  # below 2**63: both are at most the number of pairs
     rows, columns, counts = rows[order], columns[order], counts[order]
     if counts.size:
         new = np.ones(counts.size, bool)

@@ -1,7 +1,7 @@
 """Progress with an estimated time of arrival, quiet where nobody looks.
 
-Code that takes long wraps its loop in `track`; the command line decides with `show` whether a bar is drawn (a terminal),
-a line is logged now and then (a log file) or nothing happens (the library's default).
+Code that takes long wraps its loop in `track`; the command line decides with `show` whether a bar is drawn (a
+terminal), a line is logged now and then (a log file) or nothing happens (the library's default).
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ A max-pooling ConvNet that labels the centre pixel of a window is written as its
     dropout 0.5
     output 1x1x1 2 linear
 
-Key insight (max-filter and sparse filters; Lee et al., NIPS 2015, section 3; Masci et al., ICIP 2013): sliding that window over an
-image equals running it once with every pooling at stride 1 and all later filters dilated by the product of the strides before.
-N4, VD2D and VD2D3D are the networks of Lee et al., "Recursive Training of 2D-3D Convolutional Networks for Neuronal Boundary Detection".
+Key insight (max-filter and sparse filters; Lee et al., NIPS 2015, section 3; Masci et al., ICIP 2013): sliding that
+window over an image equals running it once with every pooling at stride 1 and all later filters dilated by the
+product of the strides before. N4, VD2D and VD2D3D are the networks of Lee et al., "Recursive Training of 2D-3D
+Convolutional Networks for Neuronal Boundary Detection".
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ class Architecture:
     ----------
     name : used in logs and checkpoints
     lines : the layers, in the notation of this module
-    join : name of the convolution whose outputs are summed over two input streams (image and recursive map), before its one bias and its
+    join : name of the convolution whose outputs are summed over two input streams (image and recursive map), before
+    its one bias and its
         activation; layers up to it exist once per stream. None: one stream, the image.
     initialisation : "msra" (Gaussian, sd sqrt(2/fan_in)) or "xavier" (uniform ±sqrt(6/(fan_in+fan_out))); biases 0
 
@@ -197,7 +199,8 @@ def _parse(line: str) -> Layer:
         activation: Any = match[6] or "relu"
         return Conv(match[1], _size(match.groups()[1:4]), int(match[5]), activation)
     raise InputError(
-        f"a layer must read like 'conv1 1x3x3 24', 'pool1 1x2x2', 'pool3 2x2x2 stride 1x2x2' or 'dropout 0.5'; got {line!r}"
+        "a layer must read like 'conv1 1x3x3 24', 'pool1 1x2x2', 'pool3 2x2x2 stride 1x2x2' or 'dropout 0.5';"
+        f" got {line!r}"
     )
 
 

@@ -1,7 +1,7 @@
 """Weights on disk: one safetensors file with its card in the header, and the card again as JSON beside it for people.
 
-A model is a chain of networks: the first sees the image, each later one sees the image and the boundary map of the one before. A recursive pair is
-thus one file. The header is what is read, so a file that lost its JSON still works.
+A model is a chain of networks: the first sees the image, each later one sees the image and the boundary map of the
+one before. A recursive pair is thus one file. The header is what is read, so a file that lost its JSON still works.
 """
 
 from __future__ import annotations

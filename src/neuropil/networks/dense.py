@@ -1,10 +1,12 @@
-"""The layers of a dense network: convolution with sparse filters, and the max-filter, on sections folded into the batch.
+"""The layers of a dense network: convolution with sparse filters, and the max-filter, sections folded into the batch.
 
-Insight: nearly all layers of these networks are two-dimensional, and convolution libraries are fastest at two-dimensional convolutions with channels last.
-So a volume (n, c, z, y, x) travels as (n·z, c, y, x): a 1×k×k layer is one conv2d over all sections, and a layer with small z stacks the sections it
-needs along the channels. The max-filter is a maximum of shifted views, one axis at a time; its backward pass routes the gradient to whichever of the two
-was larger. The weight gradient of a dilated filter is taken over fragments (one image per offset within the dilation, without gaps), which CPU libraries
-do two to four times faster. `benchmarks/networks/run.py` measures each choice.
+Insight: nearly all layers of these networks are two-dimensional, and convolution libraries are fastest at
+two-dimensional convolutions with channels last. So a volume (n, c, z, y, x) travels as (n·z, c, y, x): a 1×k×k layer
+is one conv2d over all sections, and a layer with small z stacks the sections it needs along the channels. The
+max-filter is a maximum of shifted views, one axis at a time; its backward pass routes the gradient to whichever of
+the two was larger. The weight gradient of a dilated filter is taken over fragments (one image per offset within the
+dilation, without gaps), which CPU libraries do two to four times faster. `benchmarks/networks/run.py` measures each
+choice.
 """
 
 from __future__ import annotations
@@ -131,7 +133,7 @@ def _shifted(sections: Tensor, n: int, axis: int, start: int, spare: int) -> Ten
         return sections.narrow(axis + 1, start, sections.shape[axis + 1] - spare)
     if n == 1:
         return sections.narrow(0, start, sections.shape[0] - spare)
-    deep = sections.unflatten(0, (n, -1))
+    deep: Tensor = sections.unflatten(0, (n, -1))  # type: ignore[no-untyped-call]
     return deep.narrow(1, start, deep.shape[1] - spare).flatten(0, 1)
 
 
@@ -150,9 +152,7 @@ class _MaxOfTwo(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,), (won,) = gradients, ctx.saved_tensors
         n, axis, step, shape = ctx.place
-        total = torch.empty(
-            shape, dtype=gradient.dtype, device=gradient.device, memory_format=torch.channels_last
-        )
+        total = torch.empty(shape, dtype=gradient.dtype, device=gradient.device, memory_format=torch.channels_last)
         to_first = gradient * won
         if axis:
             here, there, image, first = axis + 1, total, gradient, to_first

@@ -1,7 +1,8 @@
 """Dense prediction: tiles with mirrored borders, so that the output has the input's size and tiling changes nothing.
 
-Outside the volume the input is its own mirror image (field of view - 1 voxels, as ZNN does). A tile is a valid pass over its box and the halo around it; what
-is read for it never depends on how the volume was cut. The tile is the largest that the memory limit allows, since large tiles waste least on the halo.
+Outside the volume the input is its own mirror image (field of view - 1 voxels, as ZNN does). A tile is a valid pass
+over its box and the halo around it; what is read for it never depends on how the volume was cut. The tile is the
+largest that the memory limit allows, since large tiles waste least on the halo.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def predict_box(
     for transpose, flips in product((False, True), ((), (1,), (2,), (1, 2))):
         turned = [_turn(one, transpose, flips) for one in inputs]
         total += _turn_back(_forward(network, turned, precision), transpose, flips)
-    return total / 8
+    return total / np.float32(8)
 
 
 def _forward(network: DenseNetwork, inputs: Sequence[NDArray[np.float32]], precision: Precision) -> NDArray[np.float32]:
@@ -111,9 +112,7 @@ def _turn_back(array: NDArray[np.float32], transpose: bool, flips: tuple[int, ..
 
 def check_extent(architecture: Architecture, shape: Sequence[int]) -> None:
     """Refuse a volume (z, y, x) smaller than the field of view, which mirroring could not fill meaningfully."""
-    missing = {
-        axis: need - have for axis, need, have in zip("zyx", architecture.field_of_view, shape) if have < need
-    }
+    missing = {axis: need - have for axis, need, have in zip("zyx", architecture.field_of_view, shape) if have < need}
     if missing:
         lacks = ", ".join(f"{count} more in {axis}" for axis, count in missing.items())
         raise InputError(
@@ -140,7 +139,8 @@ def mirror(index: NDArray[np.intp], extent: int) -> NDArray[np.intp]:
     """
     period = max(1, 2 * (extent - 1))
     folded = index % period
-    return np.where(folded < extent, folded, period - folded)
+    result: NDArray[np.intp] = np.where(folded < extent, folded, period - folded)
+    return result
 
 
 def choose_tile(architecture: Architecture, shape: Sequence[int], max_memory: float) -> Size:

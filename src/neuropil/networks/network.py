@@ -1,7 +1,8 @@
 """The trainable network of an `Architecture`: weights in a flat dictionary, one dense forward pass.
 
-Weights are named `conv.weight` (out, in, z, y, x) and `conv.bias`; copies for the recursive input stream are named `conv.recursive.weight`. At the join both
-streams' convolutions are summed before the one bias and the activation (Lee et al., NIPS 2015, figure 1).
+Weights are named `conv.weight` (out, in, z, y, x) and `conv.bias`; copies for the recursive input stream are named
+`conv.recursive.weight`. At the join both streams' convolutions are summed before the one bias and the activation (Lee
+et al., NIPS 2015, figure 1).
 """
 
 from __future__ import annotations
@@ -95,7 +96,9 @@ class DenseNetwork(nn.Module):
         mine = self.named_weights()
         for name in mine if only is None else only:
             if name not in weights:
-                raise InputError(f"weights for '{self.architecture.name}' lack '{name}'; they are of another architecture")
+                raise InputError(
+                    f"weights for '{self.architecture.name}' lack '{name}'; they are of another architecture"
+                )
             if weights[name].shape != mine[name].shape:
                 raise InputError(
                     f"weights '{name}' must have shape {tuple(mine[name].shape)} for '{self.architecture.name}';"
@@ -106,7 +109,8 @@ class DenseNetwork(nn.Module):
     def shared_with(self, other: dict[str, Tensor]) -> list[str]:
         """Return the names of weights that `other` holds in the same shape, up to the first layer where they part.
 
-        This is what VD2D3D takes over from VD2D: conv1* to conv3* (the layers of the image stream before the third pooling).
+        This is what VD2D3D takes over from VD2D: conv1* to conv3* (the layers of the image stream before the third
+        pooling).
         """
         shared: list[str] = []
         for conv in self.architecture.convs:

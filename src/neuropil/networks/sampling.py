@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ class SectionStatistics:
     deviation: NDArray[np.float32]
 
     @classmethod
-    def of(cls, read_section: Callable[[int], NDArray[np.generic]], depth: int) -> SectionStatistics:
+    def of(cls, read_section: Callable[[int], NDArray[Any]], depth: int) -> SectionStatistics:
         """Measure the sections that `read_section(z)` gives as (y, x), one at a time.
 
         Raises
@@ -45,7 +45,7 @@ class SectionStatistics:
                 raise InputError(f"the image must be finite; section {z} holds NaN or infinity")
         return cls(measured[0], np.where(measured[1] > 0, measured[1], np.float32(1)))
 
-    def apply(self, image: NDArray[np.generic], sections: slice | NDArray[np.intp]) -> NDArray[np.float32]:
+    def apply(self, image: NDArray[Any], sections: slice | NDArray[np.intp]) -> NDArray[np.float32]:
         """Standardise an image (z, y, x) whose sections are numbers `sections` of the stack."""
         mean, deviation = self.mean[sections, None, None], self.deviation[sections, None, None]
         return ((image.astype(np.float32) - mean) / deviation).astype(np.float32)
@@ -64,7 +64,7 @@ class Stack:
     """
 
     name: str
-    image: NDArray[np.generic]
+    image: NDArray[Any]
     target: NDArray[np.uint8]
     map: NDArray[np.float32] | None = None
     statistics: SectionStatistics = field(init=False)
@@ -72,7 +72,8 @@ class Stack:
     def __post_init__(self) -> None:
         if self.image.shape != self.target.shape:
             raise InputError(
-                f"image and labels of stack '{self.name}' must have one shape; got {self.image.shape} and {self.target.shape}"
+                f"image and labels of stack '{self.name}' must have one shape;"
+                f" got {self.image.shape} and {self.target.shape}"
             )
         if self.map is not None and self.map.shape != self.image.shape:
             raise InputError(f"map of stack '{self.name}' must have shape {self.image.shape}; got {self.map.shape}")
@@ -134,8 +135,8 @@ class Sampler:
             largest = max((stack.image.shape for stack in self.stacks), key=lambda shape: int(np.prod(shape)))
             missing = [max(0, need - have) for need, have in zip(self._input_shape, largest)]
             raise InputError(
-                f"no stack is large enough: '{self.architecture.name}' needs {self._input_shape} voxels (z, y, x) for a patch of"
-                f" {self.patch}; the largest stack {largest} lacks {tuple(missing)}"
+                f"no stack is large enough: '{self.architecture.name}' needs {self._input_shape} voxels (z, y, x)"
+                f" for a patch of {self.patch}; the largest stack {largest} lacks {tuple(missing)}"
             )
         if all((stack.target == UNLABELLED).all() for stack in self.stacks):
             raise InputError("the training stacks hold no labelled voxel")
@@ -176,9 +177,7 @@ class Sampler:
         return [one.copy() for one in inputs], target.copy()
 
 
-def class_weights(
-    target: NDArray[np.uint8], stack_target: NDArray[np.uint8], mode: Rebalance
-) -> NDArray[np.float32]:
+def class_weights(target: NDArray[np.uint8], stack_target: NDArray[np.uint8], mode: Rebalance) -> NDArray[np.float32]:
     """Weight of each voxel's loss; unlabelled voxels have none.
 
     With N⁺ boundary and N⁰ interior voxels, N labelled ones (ZNN):

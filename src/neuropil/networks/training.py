@@ -1,8 +1,9 @@
 """The training loop, on one page: patch, loss, step, log, validate, checkpoint.
 
-Output-patch training as in ZNN: one patch per update, per-pixel softmax cross-entropy, weighted, summed and divided by the number of voxels of the patch;
-SGD v = μv - ηg, w += v (Lee et al., NIPS 2015: η = 0.01, μ = 0.9), or AdamW with a schedule. The whole state is (weights, optimiser, update): patches and
-dropout are functions of the seed and the update. So a run that was stopped, in whatever way, continues to the same bits on a CPU.
+Output-patch training as in ZNN: one patch per update, per-pixel softmax cross-entropy, weighted, summed and divided
+by the number of voxels of the patch; SGD v = μv - ηg, w += v (Lee et al., NIPS 2015: η = 0.01, μ = 0.9), or AdamW
+with a schedule. The whole state is (weights, optimiser, update): patches and dropout are functions of the seed and
+the update. So a run that was stopped, in whatever way, continues to the same bits on a CPU.
 """
 
 from __future__ import annotations
@@ -105,10 +106,12 @@ def train(
     ----------
     network : on the device to use
     sampler : draws the patches
-    folder : receives last.safetensors and best.safetensors (each with its card), resume.safetensors, log.jsonl and tensorboard/
+    folder : receives last.safetensors and best.safetensors (each with its card), resume.safetensors, log.jsonl and
+    tensorboard/
     updates : total number, including those done before
     recipe : optimiser, schedule, weighting, augmentation
-    validation : stacks scored every `recipe.validate_every` updates; the best network is kept. Without any, best = last.
+    validation : stacks scored every `recipe.validate_every` updates; the best network is kept. Without any, best =
+    last.
     card : what the checkpoint's card says beside the scores
 
     Returns
@@ -183,7 +186,7 @@ class _Run:
         errors = functional.cross_entropy(logits, target, ignore_index=UNLABELLED, reduction="none")
         loss = (errors * weight).sum() / target.numel()
         self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.update += 1
@@ -194,8 +197,8 @@ class _Run:
         loss = float(torch.stack(list(losses)).mean())
         if not math.isfinite(loss):
             raise InputError(
-                f"the loss became {loss} by update {self.update}; lower recipe.learning_rate ({self.recipe.learning_rate})"
-                " and delete the run's folder to start over"
+                f"the loss became {loss} by update {self.update}; lower recipe.learning_rate"
+                f" ({self.recipe.learning_rate}) and delete the run's folder to start over"
             )
         pixels = rate * float(np.prod(self.sampler.patch))
         self._write({"update": self.update, "loss": loss, "pixels_per_second": pixels, "seconds": self._elapsed()})
@@ -311,8 +314,8 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path, recip
     for key in (key for key in flat[1] if key not in free):
         if flat[0].get(key) != flat[1][key]:
             raise RunMismatch(
-                f"{folder} was trained with {key} = {flat[0].get(key)!r}, now {flat[1][key]!r}; choose another output, or start"
-                " over with --fresh"
+                f"{folder} was trained with {key} = {flat[0].get(key)!r}, now {flat[1][key]!r}; choose another output,"
+                " or start over with --fresh"
             )
 
 

@@ -1,0 +1,61 @@
+"""Union-find over edges in order of falling affinity: size-dependent merging, and the maximum spanning forest.
+
+A root is the smallest id of its cluster, so relabelling by first id needs one sweep. Node 0 is
+background: never merged.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def find(parents, a):
+    """Return the root of a, halving the path on the way."""
+    while parents[a] != a:
+        parents[a] = parents[parents[a]]
+        a = parents[a]
+    return a
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _join(parents, a, b):
+    low, high = (a, b) if a < b else (b, a)
+    parents[high] = low
+    return low
+
+
+@njit(cache=True, nogil=True)
+def link(u, v, limits, start, stop, parents, sizes):
+    """Merge along edges start ... stop - 1 wherever the smaller cluster is below the edge's limit."""
+    for i in range(start, stop):
+        a = find(parents, np.int64(u[i]))
+        b = find(parents, np.int64(v[i]))
+        if a != b and min(sizes[a], sizes[b]) < limits[i]:
+            total = sizes[a] + sizes[b]
+            sizes[_join(parents, a, b)] = total
+
+
+@njit(cache=True, nogil=True)
+def spanning_forest(u, v, parents, kept):
+    """Mark the edges that join two trees, taken in the order given (Kruskal)."""
+    for i in range(u.size):
+        a = find(parents, np.int64(u[i]))
+        b = find(parents, np.int64(v[i]))
+        kept[i] = a != b
+        if a != b:
+            _join(parents, a, b)
+
+
+@njit(cache=True, nogil=True)
+def number(parents, lookup):
+    """Write consecutive ids of the clusters, in ascending order of their smallest nodes; node 0 gets 0."""
+    n = np.uint64(0)
+    for i in range(1, parents.size):
+        root = find(parents, i)
+        if root == i:
+            n += np.uint64(1)
+            lookup[i] = n
+        else:
+            lookup[i] = lookup[root]

@@ -1,0 +1,1 @@
+"""Scores of boundary maps and segmentations against truth, and where the errors are."""

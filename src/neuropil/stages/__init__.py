@@ -1,0 +1,27 @@
+"""One file per command: a strict `Config` and `run(config)`, which opens, calls functions and writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+STAGES = {
+    "info": "tell what neuropil believes about a volume, and why",
+    "convert": "copy a volume into another format",
+    "data": "list or fetch public data sets",
+    "synthetic": "make a realistic stack with perfect truth",
+    "train": "train networks, recursively where asked",
+    "predict": "run trained networks densely over a volume",
+    "segment": "turn a boundary map into a segmentation",
+    "evaluate": "score boundary maps and segmentations against truth",
+    "report": "make one HTML page of a run: scores, curves, pictures",
+    "demo": "the whole job on a small real (or synthetic) stack",
+}
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage hands back: text for people, JSON-able data for programs."""
+
+    summary: str
+    data: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,113 @@
+"""What several stages share: the part of a volume to work on, files beside an output, versions for the record."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuropil import __version__
+from neuropil.errors import InputError
+from neuropil.geometry import Box
+from neuropil.volume import Volume, create_volume
+from neuropil.volume.metadata import Kind
+from neuropil.volume.uri import parse_uri
+
+
+def image_box(volume: Volume, sections: tuple[int, int] | None) -> Box:
+    """Return the part of an image volume to work on.
+
+    Raises
+    ------
+    InputError : not a three-dimensional image, or sections beyond its end
+    """
+    if len(volume.shape) != 3:
+        raise InputError(
+            f"{volume.uri} must be an image with axes z, y, x; it has {len(volume.shape)} axes {volume.shape}"
+        )
+    if volume.metadata.kind in ("labels", "affinities"):
+        raise InputError(f"{volume.uri} must be an image; its metadata call it {volume.metadata.kind}")
+    return section_box(volume, sections)
+
+
+def section_box(volume: Volume, sections: tuple[int, int] | None) -> Box:
+    """Return the box of a volume's sections, all by default."""
+    depth, *plane = volume.spatial_shape
+    start, stop = sections or (0, depth)
+    if stop > depth:
+        raise InputError(f"sections must lie within 0:{depth} of {volume.uri}; got {start}:{stop}")
+    return Box((start, 0, 0), (stop, *plane))
+
+
+def versions() -> dict[str, Any]:
+    """Return the versions and the machine that a result was made with."""
+    return {
+        "neuropil": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": version("torch"),
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+    }
+
+
+def sidecar(uri: str, suffix: str) -> Path:
+    """Return the local path of a file or folder that belongs to an output, beside it.
+
+    >>> sidecar("runs/maps.h5:vd2d", "json").name
+    'maps.h5.vd2d.json'
+    """
+    place = parse_uri(uri)
+    base = Path(place.path.split("://")[-1].rstrip("/").replace("/", "_")) if place.remote else place.local
+    parts = [base.name, *place.dataset.strip("/").split("/"), suffix]
+    return base.with_name(".".join(part for part in parts if part))
+
+
+def fingerprint(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_boundary(volume: Volume, box: Box) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """Read a boundary map as float32 in [0, 1], or as uint8 where s means s / 255, which the array functions take too.
+
+    Raises
+    ------
+    InputError : the volume calls itself something else, or its values are not probabilities
+    """
+    known = volume.metadata
+    if len(volume.shape) != 3 or known.kind not in (None, "boundary"):
+        raise InputError(
+            f"{volume.uri} must be a boundary map (z, y, x); it is {known.kind or 'unnamed'} {volume.shape}"
+        )
+    array = volume.read(box)
+    if array.dtype == np.uint8 and (known.scale is None or np.isclose(known.scale, 1 / 255)):
+        return array
+    values: NDArray[np.float32] = array.astype(np.float32)
+    return values if known.scale is None else (values * np.float32(known.scale)).clip(0, 1)
+
+
+def placed(volume: Volume, box: Box) -> dict[str, Any]:
+    """Voxel size and offset (nm) that belong to a box of a volume, as `create_volume` takes them."""
+    size, offset = volume.metadata.voxel_size, volume.metadata.offset
+    if size is not None:
+        offset = (
+            offset[0] + box.start[0] * size[0],
+            offset[1] + box.start[1] * size[1],
+            offset[2] + box.start[2] * size[2],
+        )
+    return {"voxel_size": size, "offset": offset}
+
+
+def write_volume(uri: str, array: NDArray[Any], *, kind: Kind, place: dict[str, Any], overwrite: bool) -> None:
+    """Write an array that is in memory as a whole volume."""
+    with create_volume(uri, shape=array.shape, dtype=array.dtype, kind=kind, overwrite=overwrite, **place) as volume:
+        volume.write(None, array)

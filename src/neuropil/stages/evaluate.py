@@ -1,0 +1,296 @@
+"""Score a boundary map, or a segmentation, against truth: pixel error, Rand, variation of information, curves.
+
+From a boundary map both decoders are scored over their whole curve (components over the threshold, watershed over the
+merge level). In 2-D (the default) truth is the 4-connected pieces of its interior, section by section, and sums are
+pooled over sections. Every score's definition is in docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from neuropil.config import Numbers, Sections, StageConfig, dump
+from neuropil.errors import ConfigError, InputError
+from neuropil.labels import contingency
+from neuropil.metrics.curves import Curve, best, merge_tree_curve
+from neuropil.metrics.gallery import Gallery, worst_errors
+from neuropil.metrics.information import variation_of_information
+from neuropil.metrics.pixel_error import best_pixel_error, boundary_curve, line_search, pixel_error
+from neuropil.metrics.rand import Variant, adapted_rand_error, rand_scores
+from neuropil.metrics.sections import bootstrap_interval, pool, section_tables
+from neuropil.segmentation.affinities import affinities_from_boundary_map
+from neuropil.segmentation.boundary import boundary_from_labels
+from neuropil.segmentation.components import components_of_map, connected_components
+from neuropil.segmentation.segment import segment_affinities
+from neuropil.stages import StageResult
+from neuropil.stages.common import read_boundary, section_box, versions
+from neuropil.volume import Volume, open_volume
+
+EXAMPLES = [
+    "neuropil evaluate --boundary map.h5:map --truth vnc.h5:labels --interior-above 128 --json scores.json",
+    "neuropil evaluate --segmentation ids.h5:ids --truth truth.h5:ids --no-per-section",
+    "neuropil evaluate --boundary map.h5:map --truth ids.h5:ids --image stack.h5:raw --run runs/vnc --model vd2d",
+]
+POSITIONAL = ()
+START = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 99)  # first grid of the components' threshold, percent
+PICTURES = 3
+
+
+class Config(StageConfig):
+    """Fields of [evaluate]."""
+
+    boundary: str | None = Field(None, description="URI of a boundary map")
+    segmentation: str | None = Field(None, description="URI of a segmentation, of this or any other program")
+    truth: str = Field(description="URI of true ids, or of a drawing of the membranes")
+    image: str | None = Field(None, description="URI of the image, for the report's pictures")
+    mask: str | None = Field(None, description="URI; voxels where it is 0 are not scored")
+    sections: Sections | None = Field(None, description="sections of the proposal to score")
+    truth_sections: Sections | None = Field(
+        None, description="the same sections in truth, image and mask, if numbered otherwise"
+    )
+    interior_above: int = Field(0, description="a voxel is true boundary where its label is not above this value")
+    touching_ids: bool = Field(False, description="also true boundary: voxels beside another id in their section")
+    per_section: bool = Field(True, description="score in 2-D, sums pooled over sections; else in 3-D")
+    low: float = Field(0.3, description="watershed: low threshold on affinity")
+    high: float = Field(0.999, description="watershed: high threshold on affinity")
+    size: float = Field(256, ge=0, description="watershed: size of fragments that are merged at once")
+    size_threshold: float = Field(0.3, description="watershed: least affinity of those merges")
+    dust: float = Field(256, ge=0, description="watershed: smaller segments become background")
+    fixed: Numbers | None = Field(
+        None,
+        description="thresholds chosen on other data: of P(boundary) for pixels and components, of affinity to merge",
+    )
+    model: str = Field("model", description="name in tables and file names")
+    run: Path | None = Field(None, description="run folder; scores and pictures go into its evaluation folder")
+
+
+def run(config: Config) -> StageResult:
+    """Score one proposal."""
+    if (config.boundary is None) == (config.segmentation is None):
+        raise ConfigError("evaluate needs either --boundary or --segmentation")
+    if config.fixed is not None and len(config.fixed) != 3:
+        raise ConfigError(f"fixed must hold three thresholds (pixels, components, merge); got {config.fixed}")
+    proposal, labels, size, first = _read(config)
+    mask = _beside(config, config.mask, proposal.shape)
+    scored = None if mask is None else mask != 0
+    boundary_truth = boundary_from_labels(
+        labels, interior_above=config.interior_above, touching_ids=config.touching_ids
+    )
+    truth = connected_components(~boundary_truth, per_section=True) if config.per_section else labels
+    scores: dict[str, Any] = {
+        "model": config.model,
+        "proposal": config.boundary or config.segmentation,
+        "truth": config.truth,
+        "sections": [first, first + proposal.shape[0]],
+        "voxel_size": size,
+        "definitions": DEFINITIONS | {"sections": "2-D, pooled" if config.per_section else "3-D"},
+        "config": dump(config),
+        "versions": versions(),
+    }
+    pictures: dict[str, NDArray[Any]] = {"truth": truth}
+    if config.segmentation is not None:
+        scores["segmentation"] = _scores(config, proposal, truth, scored)
+        pictures["watershed"] = proposal
+    else:
+        pictures["boundary"] = proposal
+        scores["pixel_error"] = _pixels(config, proposal, boundary_truth, scored)
+        scores["components"], pictures["components"] = _components(config, proposal, truth, scored)
+        scores["watershed"], pictures["watershed"] = _watershed(config, proposal, truth, scored)
+    errors = worst_errors(pictures["watershed"], truth, size or (1, 1, 1), scored)
+    scores["errors"] = {"decoder": "watershed", **_places(errors, first)}
+    if config.run is not None:
+        _keep(config, scores, pictures, errors, first)
+    return StageResult(summary([scores]), scores)
+
+
+DEFINITIONS = {
+    "pixel_error": "(false + missed boundary pixels) / pixels; threshold on P(boundary)",
+    "rand": "V_merge = sum n_ij^2 / sum s_i^2, V_split = sum n_ij^2 / sum t_j^2, F harmonic mean; truth background left"
+    " out, proposal background as single voxels",
+    "vi": "bits; truth background left out, proposal background one segment",
+}
+
+
+def summary(all_scores: list[dict[str, Any]]) -> str:
+    """Return the table of one or several models' scores."""
+    head = f"{'model':22} {'pixel error':>12} {'Rand F comp.':>13} {'Rand F wshed':>13} {'VI wshed':>9}"
+    lines = [head, "-" * len(head)]
+    for one in all_scores:
+        if "segmentation" in one:
+            best_of = one["segmentation"]["best"]
+            vi = best_of["vi"]["split"] + best_of["vi"]["merge"]
+            lines.append(f"{one['model']:22} {'-':>12} {'-':>13} {best_of['f']:13.4f} {vi:9.3f}")
+            continue
+        components, watershed = one["components"]["best"], one["watershed"]["best"]
+        vi = watershed["vi"]["split"] + watershed["vi"]["merge"]
+        error = one["pixel_error"]["best"]
+        lines.append(f"{one['model']:22} {error:12.4f} {components['f']:13.4f} {watershed['f']:13.4f} {vi:9.3f}")
+        if one["pixel_error"].get("at_fixed") is not None:
+            fixed = [
+                one["pixel_error"]["at_fixed"],
+                one["components"]["at_fixed"]["f"],
+                one["watershed"]["at_fixed"]["f"],
+            ]
+            lines.append(f"{'  thresholds fixed':22} {fixed[0]:12.4f} {fixed[1]:13.4f} {fixed[2]:13.4f}")
+    return "\n".join(lines)
+
+
+def _read(config: Config) -> tuple[NDArray[Any], NDArray[Any], tuple[float, ...] | None, int]:
+    """Return the proposal, the true labels, the voxel size and the number of the first section."""
+    with open_volume(config.boundary or config.segmentation or "") as volume:
+        box = section_box(volume, config.sections)
+        proposal = read_boundary(volume, box) if config.boundary else _labels(volume).read(box)
+        size = volume.metadata.voxel_size
+    with open_volume(config.truth) as volume:
+        box = section_box(_labels(volume), config.truth_sections or config.sections)
+        if box.shape != proposal.shape:
+            raise InputError(f"proposal and truth must have one shape; got {proposal.shape} and {box.shape}")
+        return proposal, volume.read(box), size or volume.metadata.voxel_size, box.start[0]
+
+
+def _labels(volume: Volume) -> Volume:
+    if len(volume.shape) != 3 or volume.dtype.kind not in "ui":
+        raise InputError(f"{volume.uri} must hold integer labels (z, y, x); it holds {volume.dtype} {volume.shape}")
+    return volume
+
+
+def _beside(config: Config, uri: str | None, shape: tuple[int, ...]) -> NDArray[Any] | None:
+    """Read image or mask where the truth is."""
+    if uri is None:
+        return None
+    with open_volume(uri) as volume:
+        box = section_box(volume, config.truth_sections or config.sections)
+        if box.shape != shape:
+            raise InputError(f"{uri} must have the shape of the proposal, {shape}; got {box.shape}")
+        return volume.read(box)
+
+
+def _pixels(config: Config, boundary: NDArray[Any], truth: NDArray[np.bool_], mask: Any) -> dict[str, Any]:
+    found, curve = best_pixel_error(boundary, truth, mask), boundary_curve(boundary, truth, mask)
+    result = {
+        "best": found.error,
+        "threshold": found.boundary_threshold,
+        "curve": {"threshold": (1 - curve.threshold).tolist(), "error": curve.error.tolist()},
+        "boundary_pixels": {"precision": curve.precision.tolist(), "recall": curve.recall.tolist()},
+    }
+    if config.fixed is not None:
+        result |= {"fixed_threshold": config.fixed[0]}
+        result |= {"at_fixed": pixel_error(boundary, truth, 1 - config.fixed[0], mask).error}
+    return result
+
+
+def _components(
+    config: Config, boundary: NDArray[Any], truth: NDArray[np.uint64], mask: Any
+) -> tuple[dict[str, Any], NDArray[np.uint64]]:
+    """Score connected components over the threshold (grid, then line search); the labels are those of the best F."""
+    points: dict[int, tuple[float, ...]] = {}
+
+    def loss(percent: int) -> float:
+        labels = components_of_map(boundary, percent / 100, per_section=config.per_section)
+        rand = rand_scores(contingency(labels, truth, mask))
+        points[percent] = (percent / 100, rand.merge, rand.split, rand.f)
+        return 1 - rand.f
+
+    found = line_search(loss, START)
+    curve = Curve(*np.array([points[percent] for percent in sorted(points)]).T)
+    labels = components_of_map(boundary, found / 100, per_section=config.per_section)
+    result = _scores(config, labels, truth, mask) | {"curve": _curve(curve)}
+    result["best"]["threshold"] = found / 100
+    if config.fixed is not None:
+        loss_of = components_of_map(boundary, config.fixed[1], per_section=config.per_section)
+        result["at_fixed"] = _at_fixed(config.fixed[1], loss_of, truth, mask)
+    return result, labels
+
+
+def _watershed(
+    config: Config, boundary: NDArray[Any], truth: NDArray[np.uint64], mask: Any
+) -> tuple[dict[str, Any], NDArray[np.uint64]]:
+    """Score the watershed over all levels of its merge tree; the labels are those of the best F."""
+    result = segment_affinities(
+        affinities_from_boundary_map(boundary, per_section=config.per_section),
+        low=config.low,
+        high=config.high,
+        size=config.size,
+        size_threshold=config.size_threshold,
+        dust=config.dust,
+    )
+    tree = result.tree
+    curve = merge_tree_curve(contingency(result.fragments, truth, mask), tree.u, tree.v, tree.affinity)
+    point = best(curve)
+    labels = result.cut(point.threshold)
+    scores = _scores(config, labels, truth, mask) | {"curve": _curve(_thinned(curve, point.index))}
+    scores["best"]["threshold"] = point.threshold
+    if config.fixed is not None:
+        scores["at_fixed"] = _at_fixed(config.fixed[2], result.cut(config.fixed[2]), truth, mask)
+    return scores, labels
+
+
+def _scores(config: Config, labels: NDArray[Any], truth: NDArray[Any], mask: Any) -> dict[str, Any]:
+    """Rand (all variants), VI, per section and with an interval, of one segmentation."""
+    tables = section_tables(labels, truth, mask)
+    table = pool(tables) if config.per_section else contingency(labels, truth, mask)
+    rand, information = rand_scores(table), variation_of_information(table)
+    variants = {name: adapted_rand_error(table, variant=name).error for name in get_args(Variant)}
+    best_of = {"f": rand.f, "merge": rand.merge, "split": rand.split, "are": variants}
+    best_of |= {"vi": {"split": information.split, "merge": information.merge}}
+    scores: dict[str, Any] = {"best": best_of}
+    with_truth = [t for t in tables if (t.truth_ids > 0).any()]
+    if config.per_section:
+        scores["per_section"] = [asdict(rand_scores(t)) for t in with_truth]
+    if config.per_section and len(with_truth) > 1:
+        interval = bootstrap_interval(with_truth, lambda t: rand_scores(t).f, np.random.default_rng(0), 200)
+        best_of["interval"] = [interval.low, interval.high]
+    return scores
+
+
+def _at_fixed(threshold: float, labels: NDArray[Any], truth: NDArray[Any], mask: Any) -> dict[str, Any]:
+    return {"threshold": threshold, **asdict(rand_scores(contingency(labels, truth, mask)))}
+
+
+def _curve(curve: Curve) -> dict[str, list[float]]:
+    return {name: values.tolist() for name, values in vars(curve).items()}
+
+
+def _thinned(curve: Curve, kept: int, points: int = 400) -> Curve:
+    """Keep about `points` points of a long curve, the best among them."""
+    chosen = np.unique([*np.linspace(0, curve.f.size - 1, min(points, curve.f.size)).astype(int), kept])
+    return Curve(*(values[chosen] for values in vars(curve).values()))
+
+
+def _places(errors: Gallery, first: int) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for kind in ("merges", "splits"):
+        found[kind] = [
+            {"z": one.point[0] + first, "y": one.point[1], "x": one.point[2], **asdict(one)}
+            for one in getattr(errors, kind)
+        ]
+    return found
+
+
+def _keep(
+    config: Config, scores: dict[str, Any], pictures: dict[str, NDArray[Any]], errors: Gallery, first: int
+) -> None:
+    """Write scores and a few sections' pictures into the run folder, for the report."""
+    folder = (config.run or Path()) / "evaluation"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{config.model}.json").write_text(json.dumps(scores, indent=1, default=str) + "\n")
+    image = _beside(config, config.image, pictures["truth"].shape)
+    if image is None:
+        return
+    depth = image.shape[0]
+    worst = [one.point[0] for kind in (errors.merges, errors.splits) for one in kind[:1]]
+    shown = sorted({*worst, *np.linspace(0, depth - 1, min(depth, PICTURES)).astype(int).tolist()})
+    if "boundary" in pictures and pictures["boundary"].dtype != np.uint8:
+        pictures = pictures | {"boundary": np.rint(pictures["boundary"] * 255).astype(np.uint8)}
+    kept = {name: array[shown] for name, array in {**pictures, "image": image}.items()}
+    kept["z"] = np.array(shown) + first
+    if scores["voxel_size"]:
+        kept["voxel_size"] = np.array(scores["voxel_size"])
+    np.savez_compressed(folder / f"{config.model}.npz", **kept)  # type: ignore[arg-type]  # keywords are names of arrays
