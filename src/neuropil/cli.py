@@ -122,8 +122,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _is_nested(annotation: Any) -> bool:
-    if hasattr(annotation, "model_fields") or hasattr(annotation, "__dataclass_fields__") or annotation is dict:
-        return True
+    """Tell whether a field holds tables: models, dataclasses or lists of them."""
+    if isinstance(annotation, type):
+        return hasattr(annotation, "model_fields") or hasattr(annotation, "__dataclass_fields__")
     return any(_is_nested(inner) for inner in get_args(annotation))
 
 
