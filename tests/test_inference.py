@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ from tiny import TINY_RECURSIVE
 from neuropil.errors import InputError
 from neuropil.geometry import Box, grid
 from neuropil.networks import inference
-from neuropil.networks.architecture import N4, VD2D, VD2D3D
+from neuropil.networks.architecture import ARCHITECTURES, N4, VD2D, VD2D3D
 from neuropil.networks.network import DenseNetwork
 
 RNG = np.random.default_rng(0)
@@ -72,3 +75,31 @@ def test_the_tile_grows_with_memory_and_keeps_the_limit(net):
     assert operations == sorted(operations, reverse=True)
     with pytest.raises(InputError, match="max_memory must be at least"):
         inference.choose_tile(net, shape, 1e5)
+
+
+MEASURE = """
+import resource, sys
+import numpy as np
+from neuropil.geometry import Box
+from neuropil.networks import inference
+from neuropil.networks.architecture import ARCHITECTURES
+from neuropil.networks.network import DenseNetwork
+
+network, tile = DenseNetwork(ARCHITECTURES[sys.argv[1]]), tuple(map(int, sys.argv[2].split(",")))
+shape = tuple(max(pair) for pair in zip(tile, network.architecture.field_of_view))
+sources = [lambda box: np.zeros(box.shape, np.float32)] * network.architecture.streams
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+inference.predict_box(network, sources, shape, Box.of_shape((1, 16, 16)))
+before = peak()
+inference.predict_box(network, sources, shape, Box.of_shape(tile))
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kB on Linux alone")
+@pytest.mark.parametrize(("name", "tile"), [("vd2d", (1, 320, 320)), ("vd2d3d", (4, 128, 128))])
+def test_the_estimate_holds_the_measured_peak(name, tile):
+    program = [sys.executable, "-c", MEASURE, name, ",".join(map(str, tile))]
+    measured = int(subprocess.run(program, capture_output=True, text=True, check=True).stdout)
+    estimate = inference.peak_memory(ARCHITECTURES[name], tile)
+    assert 0.25 * estimate < measured < 1.1 * estimate

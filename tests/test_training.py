@@ -144,6 +144,12 @@ def test_a_recursive_network_uses_its_map(tmp_path):
     assert best.pixel_error < 0.03  # the map gives the answer away
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_learns_too(tmp_path, precision):
+    _, best = go(tmp_path, 60, replace(ADAM, precision=precision, learning_rate=0.01))
+    assert best.pixel_error < 0.6 * tiny_stack().target.mean()
+
+
 def test_tensorboard_log_reads_back(tmp_path):
     go(tmp_path, 20)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -1,3 +1,108 @@
-"""neuropil: from electron-microscope image stacks to neurons."""
+"""neuropil: from electron-microscope image stacks to neurons.
+
+The public names are loaded on first use, so `import neuropil` is cheap and loads no torch, numba or storage library;
+__init__.pyi tells them to type checkers. Everything else is imported from the file that holds it.
+
+>>> import neuropil
+>>> neuropil.Box((0, 0, 0), (2, 3, 4)).size
+24
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+__all__ = [
+    "Architecture",
+    "Box",
+    "ConfigError",
+    "DenseNetwork",
+    "InputError",
+    "MissingExtra",
+    "N4",
+    "NeuropilError",
+    "OutputExists",
+    "Recipe",
+    "RunMismatch",
+    "StorageFull",
+    "VD2D",
+    "VD2D3D",
+    "VolumeError",
+    "VolumeNotFound",
+    "adapted_rand_error",
+    "affinities_from_boundary_map",
+    "apply_lookup",
+    "best_pixel_error",
+    "boundary_from_labels",
+    "components_curve",
+    "components_of_map",
+    "connected_components",
+    "contingency",
+    "create_volume",
+    "cut",
+    "grid",
+    "load_model",
+    "make_tissue",
+    "merge_tree",
+    "merge_tree_curve",
+    "open_volume",
+    "pixel_error",
+    "predict",
+    "rand_scores",
+    "region_edges",
+    "relabel",
+    "save_model",
+    "segment_affinities",
+    "size_dependent_linkage",
+    "train",
+    "variation_of_information",
+    "watershed",
+]
+_HOMES = {
+    "errors": (
+        "ConfigError",
+        "InputError",
+        "MissingExtra",
+        "NeuropilError",
+        "OutputExists",
+        "RunMismatch",
+        "StorageFull",
+        "VolumeError",
+        "VolumeNotFound",
+    ),
+    "geometry": ("Box", "grid"),
+    "labels": ("apply_lookup", "contingency", "relabel"),
+    "metrics.curves": ("components_curve", "merge_tree_curve"),
+    "metrics.information": ("variation_of_information",),
+    "metrics.pixel_error": ("best_pixel_error", "pixel_error"),
+    "metrics.rand": ("adapted_rand_error", "rand_scores"),
+    "networks.architecture": ("N4", "VD2D", "VD2D3D", "Architecture"),
+    "networks.checkpoint": ("load_model", "save_model"),
+    "networks.inference": ("predict",),
+    "networks.network": ("DenseNetwork",),
+    "networks.training": ("Recipe", "train"),
+    "segmentation.affinities": ("affinities_from_boundary_map",),
+    "segmentation.boundary": ("boundary_from_labels",),
+    "segmentation.components": ("components_of_map", "connected_components"),
+    "segmentation.linkage": ("cut", "merge_tree", "size_dependent_linkage"),
+    "segmentation.region_graph": ("region_edges",),
+    "segmentation.segment": ("segment_affinities",),
+    "segmentation.watershed": ("watershed",),
+    "synthetic": ("make_tissue",),
+    "volume": ("create_volume", "open_volume"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(importlib.import_module(f"neuropil.{home}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'neuropil' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -39,11 +39,14 @@ class Ledger:
 
     def __init__(self, folder: Path, parameters: dict[str, Any], *, fresh: bool = False) -> None:
         self.folder = folder
-        if fresh and folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._check(json.loads(json.dumps(parameters)))
         self._path = folder / "done.jsonl"
+        if fresh:
+            self.remove()
+        parameters = json.loads(json.dumps(parameters))
+        if (folder / "parameters.json").exists():
+            self._check(parameters)
+        else:
+            self._start(parameters)
         self.done = self._read()
 
     def record(self, name: str, box: Box, seconds: float) -> None:
@@ -55,38 +58,49 @@ class Ledger:
             os.fsync(file.fileno())
         self.done.add((name, box))
 
-    def remove(self) -> None:
-        """Delete the folder; the work is done."""
-        shutil.rmtree(self.folder)
+    def forget(self, name: str) -> None:
+        """Take the blocks of one step for not done, because its data are not there."""
+        self.done = {(step, box) for step, box in self.done if step != name}
 
-    def _check(self, parameters: dict[str, Any]) -> None:
+    def remove(self) -> None:
+        """Delete the folder; it is renamed first, so that one half deleted is never taken for unfinished work."""
+        if self.folder.exists():
+            gone = self.folder.with_name(f".{self.folder.name}.removed")
+            shutil.rmtree(gone, ignore_errors=True)
+            os.replace(self.folder, gone)
+            shutil.rmtree(gone)
+
+    def _start(self, parameters: dict[str, Any]) -> None:
+        self.remove()
+        self.folder.mkdir(parents=True)
         path = self.folder / "parameters.json"
-        if path.exists():
-            before = json.loads(path.read_text())
-            for key in sorted({*before, *parameters}):
-                if before.get(key) != parameters.get(key):
-                    raise RunMismatch(
-                        f"unfinished work in {self.folder} was made with {key} = {before.get(key)!r}, now"
-                        f" {parameters.get(key)!r}; give the old value, or start over with --fresh"
-                    )
-            return
         part = path.with_suffix(".part")
         part.write_text(json.dumps(parameters, indent=1))
         os.replace(part, path)
 
+    def _check(self, parameters: dict[str, Any]) -> None:
+        path = self.folder / "parameters.json"
+        try:
+            before = json.loads(path.read_text())
+        except ValueError:
+            raise RunMismatch(f"unfinished work in {self.folder} is damaged; start over with --fresh") from None
+        for key in sorted({*before, *parameters}):
+            if before.get(key) != parameters.get(key):
+                raise RunMismatch(
+                    f"unfinished work in {self.folder} was made with {key} = {before.get(key)!r}, now"
+                    f" {parameters.get(key)!r}; give the old value, or start over with --fresh"
+                )
+
     def _read(self) -> set[tuple[str, Box]]:
+        """Read what is done; a last line that was being written when the process died is cut off."""
         if not self._path.exists():
             return set()
-        done, whole = set(), []
-        for line in self._path.read_text().splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:  # the line being written when the process died
-                continue
-            whole.append(line)
-            done.add((entry["step"], Box(tuple(entry["start"]), tuple(entry["stop"]))))
-        self._path.write_text("".join(f"{line}\n" for line in whole))
-        return done
+        text = self._path.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]
+        if len(whole) < len(text):
+            os.truncate(self._path, len(whole))
+        entries = [json.loads(line) for line in whole.splitlines()]
+        return {(entry["step"], Box(tuple(entry["start"]), tuple(entry["stop"]))) for entry in entries}
 
 
 def run_blocks(ledger: Ledger, name: str, blocks: Sequence[Box], task: Callable[[Box], None]) -> int:

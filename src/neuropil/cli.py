@@ -1,80 +1,135 @@
 """argv -> config -> stage; prints its summary and returns the exit code.
 
-0 done; 2 bad input or configuration (one sentence on stderr); 130 stopped by the user (the same command continues); 1
-our own fault.
+0 done; 2 bad input, configuration or a file that cannot be written (one sentence on stderr); 130 stopped by the user
+(the same command continues); 1 our own fault.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import importlib
 import json
 import logging
 import math
+import os
 import sys
 import time
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from neuropil import __version__, progress
-from neuropil.errors import ConfigError, InputError, NeuropilError, StorageFull
+from neuropil.errors import ConfigError, InputError, NeuropilError
 from neuropil.stages import STAGES
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; see the module's text for the exit codes."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("stopped; the same command continues where it left off", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough; the work itself is done
+        _forget_stdout()
+        return 0
+    except NeuropilError as error:
+        if debug:
+            raise
+        return _fail(str(error))
+    except OSError as error:
+        if debug or (error.filename is None and error.errno not in FULL):
+            raise
+        return _fail(_what_the_system_said(error))
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0
     if arguments[0] in ("-V", "--version"):
         print(f"neuropil {__version__}")
         return 0
-    debug = "--debug" in arguments
-    try:
-        return _run(arguments[0], arguments[1:])
-    except KeyboardInterrupt:
-        print("stopped; the same command continues where it left off", file=sys.stderr)
-        return 130
-    except NeuropilError as error:
-        if debug:
-            raise
-        print(f"neuropil: {_one_line(error)}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        full = StorageFull(f"the disk is full: {error.filename or error}; free space and run the same command again")
-        print(f"neuropil: {_one_line(full)}", file=sys.stderr)
-        return 2
-
-
-def _run(verb: str, arguments: list[str]) -> int:
+    verb = arguments[0]
     if verb not in STAGES:
-        from neuropil.config import _nearest
+        from neuropil.config import nearest
 
-        raise ConfigError(f"unknown command '{verb}'{_nearest(verb, list(STAGES))}; see neuropil --help")
+        raise ConfigError(f"unknown command '{verb}'{nearest(verb, list(STAGES))}; see neuropil --help")
     stage = importlib.import_module(f"neuropil.stages.{verb}")
+    parser = _parser(verb, stage)
+    if {"-h", "--help"} & set(arguments):
+        print(parser.format_help(), end="")
+        return 0
+    return _run_stage(verb, stage, vars(parser.parse_intermixed_args(arguments[1:])))
+
+
+def _run_stage(verb: str, stage: types.ModuleType, given: dict[str, Any]) -> int:
     from neuropil.config import load
 
-    parser = _parser(verb, stage)
-    given = vars(parser.parse_args(arguments))
     common = {name: given.pop(name, None) for name in ("set", "json", "quiet", "debug", "positional")}
     file, flags = _positional(stage, common["positional"] or [], given)
     config = load(stage.Config, verb, list(STAGES), file, common["set"] or [], flags)
+    if common["json"] and not Path(common["json"]).absolute().parent.is_dir():  # told before hours of work, not after
+        raise ConfigError(f"--json must name a file in a folder that exists; got {common['json']}")
     quiet = bool(common["quiet"])
     with _progress(quiet=quiet):
         _log_to_stderr(quiet=quiet)
         result = stage.run(config)
     if common["json"]:
-        Path(common["json"]).write_text(json.dumps(result.data, indent=1, default=str) + "\n")
+        _write_json(Path(common["json"]), result.data)
     if result.summary:
         print(result.summary)
     return 0
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(json.dumps(_without_nan(data), indent=1, default=str) + "\n")
+        os.replace(part, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+
+
+def _without_nan(data: Any) -> Any:
+    """Replace NaN and infinities, which JSON does not have, by null."""
+    if isinstance(data, dict):
+        return {key: _without_nan(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_without_nan(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def _fail(sentence: str) -> int:
+    print(f"neuropil: {' '.join(sentence.split())}", file=sys.stderr)
+    return 2
+
+
+def _what_the_system_said(error: OSError) -> str:
+    if error.errno in FULL:
+        where = f": {error.filename}" if error.filename else ""
+        return f"the disk is full{where}; free space and run the same command again"
+    return f"{error.filename}: {(error.strerror or str(error)).lower()}"
+
+
+def _forget_stdout() -> None:
+    """Send what is still to be printed nowhere, so that the interpreter's own last flush does not complain."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _overview() -> str:
@@ -99,21 +154,39 @@ def _parser(verb: str, stage: types.ModuleType) -> argparse.ArgumentParser:
     for name, field in stage.Config.model_fields.items():
         if _is_nested(field.annotation):
             continue  # tables are for the file and --set
-        flag = f"--{name.replace('_', '-')}"
-        text = (field.description or "").replace("%", "%%")
-        if not field.is_required() and field.default not in (None, False, ()):
-            text += f" (default: {field.default})".replace("%", "%%")
+        flag, text = f"--{name.replace('_', '-')}", _help(field)
         if field.annotation is bool:
             parser.add_argument(
                 flag, dest=name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text
             )
         else:
-            parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, metavar="VALUE", help=text)
+            parser.add_argument(
+                flag, dest=name, default=argparse.SUPPRESS, metavar=_placeholder(field.annotation), help=text
+            )
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="set any key, e.g. train.seed=1")
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress, no log")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+def _help(field: Any) -> str:
+    """Describe a field, with its default in the form in which it is typed."""
+    text, default = (
+        field.description or "",
+        None if field.is_required() else field.get_default(call_default_factory=True),
+    )
+    if default is not None and default is not False and default not in ("", (), []):
+        shown = ",".join(map(str, default)) if isinstance(default, tuple | list) else default
+        text += f" (default: {'on' if default is True else shown})"
+    return str(text).replace("%", "%%")
+
+
+def _placeholder(annotation: Any) -> str:
+    """Return the choices of a closed field, else VALUE."""
+    if get_origin(annotation) is Literal:
+        return "{" + ",".join(map(str, get_args(annotation))) + "}"
+    return "VALUE"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -138,11 +211,10 @@ def _positional(stage: types.ModuleType, words: list[str], flags: dict[str, Any]
         expected = " ".join(stage.POSITIONAL) or "none"
         raise InputError(f"too many arguments: {' '.join(values)}; expected {expected}")
     given = dict(zip(stage.POSITIONAL, values))
+    twice = [name for name in given if name in flags]
+    if twice:
+        raise InputError(f"{twice[0]} is given twice: {given[twice[0]]} and --{twice[0]} {flags[twice[0]]}")
     return (Path(files[0]) if files else None), {**given, **flags}
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def _log_to_stderr(*, quiet: bool) -> None:

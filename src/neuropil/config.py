@@ -51,6 +51,16 @@ Names = Annotated[list[str], BeforeValidator(_split)]
 Numbers = Annotated[list[float], BeforeValidator(_split)]
 """List of numbers; `0.5,0.4` on the command line."""
 
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str) and (not value.strip() or value.startswith(".") or set(value) & set("/\\:")):
+        raise ValueError("must be a name for files: not empty, no dot in front, no / \\ or :")
+    return value
+
+
+Name = Annotated[str, BeforeValidator(_plain)]
+"""Name of a thing and of its file or folder."""
+
 Model = TypeVar("Model", bound=StageConfig)
 
 
@@ -79,9 +89,11 @@ def load(
     tables = _read(file) if file is not None else {}
     for item in sets:
         _set(tables, item, verb, verbs)
-    for key in tables:
+    for key, table in tables.items():
+        if key not in verbs and not isinstance(table, dict):
+            raise ConfigError(f"'{key}'{_where(file)} stands outside any table; put it below [{verb}]")
         if key not in verbs:
-            raise ConfigError(f"unknown table [{key}]{_where(file)}{_nearest(key, verbs)}")
+            raise ConfigError(f"unknown table [{key}]{_where(file)}{nearest(key, verbs)}")
     values = tables.get(verb, {})
     if not isinstance(values, dict):
         raise ConfigError(f"'{verb}' must be a table [{verb}]{_where(file)}; got {values!r}")
@@ -89,7 +101,7 @@ def load(
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_sentence(error, model, verb)) from None
+        raise ConfigError(_sentence(error, model, verb, values)) from None
 
 
 def dump(config: StageConfig) -> dict[str, Any]:
@@ -117,7 +129,10 @@ def _set(tables: dict[str, Any], item: str, verb: str, verbs: Sequence[str]) -> 
     except tomllib.TOMLDecodeError:
         value = text
     keys = path.strip().split(".")
-    keys = keys if keys[0] in verbs else [verb, *keys]
+    if len(keys) == 1 or keys[0] not in verbs:
+        keys = [verb, *keys]
+    if keys[0] != verb:
+        raise ConfigError(f"--set {path} sets a key of [{keys[0]}], which neuropil {verb} does not read")
     here: Any = tables
     for key in keys[:-1]:
         here = _step(here, key, path)
@@ -146,27 +161,58 @@ def _index(items: list[Any], key: str, path: str) -> int:
     raise ConfigError(f"--set {path}: no entry '{key}'; entries are {', '.join(map(str, names)) or 'none'}")
 
 
-def _sentence(error: ValidationError, model: type[BaseModel], verb: str) -> str:
-    """Turn the first problem that pydantic found into one sentence."""
-    problem = error.errors()[0]
-    path = [str(part) for part in problem["loc"]]
-    key, table = path[-1] if path else verb, ".".join([verb, *path[:-1]])
-    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"unknown key '{key}' in [{table}]{_nearest(key, _keys_at(model, path[:-1]))}"
+def _sentence(error: ValidationError, model: type[BaseModel], verb: str, values: Any) -> str:
+    """Turn the first problem that pydantic found into one sentence; a misspelt key comes before the missing one."""
+    unknown = ("extra_forbidden", "unexpected_keyword_argument")
+    problem = min(error.errors(), key=lambda one: one["type"] not in unknown)
+    path, table, known = _place(problem["loc"], model, values)
+    key, where = path[-1] if path else verb, ".".join([verb, *table])
+    if problem["type"] in unknown:
+        return f"unknown key '{key}' in [{where}]{nearest(key, known)}"
+    if problem["type"] == "missing" and isinstance(problem["loc"][-1], int):
+        return f"'{key}' in [{where}]: too few values; got {problem['input']!r}"
     if problem["type"] == "missing":
-        return f"'{key}' is missing in [{table}]; give it in the file or as --{key.replace('_', '-')}"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"'{key}' in [{table}]: {message[:1].lower() + message[1:]}; got {problem['input']!r}"
+        flag = "" if table or _models(model.model_fields[key].annotation) else f" or as --{key.replace('_', '-')}"
+        return f"'{key}' is missing in [{where}]; give it in the file{flag}"
+    if problem["type"] in ("model_type", "dataclass_type"):
+        return f"'{key}' in [{where}] must be a table; got {problem['input']!r}"
+    message, got = problem["msg"].removeprefix("Value error, "), repr(problem["input"])
+    got = got if len(got) <= 100 else f"{got[:100]}..."
+    return f"'{key}' in [{where}]: {message[:1].lower() + message[1:]}; got {got}"
 
 
-def _keys_at(model: Any, path: list[str]) -> list[str]:
-    """Return the keys that the model at `path` knows."""
+def _place(loc: Sequence[int | str], model: Any, values: Any) -> tuple[list[str], list[str], list[str]]:
+    """Return the keys to a problem, those to its table (entries of lists by their name), and the keys known there.
+
+    What pydantic adds to a place to tell members of a union apart, such as `list[str]`, is left out.
+    """
     here: list[Any] = [model]
-    for part in path:
-        if part.isdigit():
-            continue
-        here = [inner for one in here for inner in _models(_fields(one).get(part))]
-    return [name for one in here for name in _fields(one)]
+    path: list[str] = []
+    table: list[str] = []
+    known: list[str] = []
+    for part in loc:
+        names = _known(here)
+        if not names:  # below a plain value
+            break
+        values = _inner(values, part)
+        table, known = list(path), names
+        if isinstance(part, int):
+            path.append(str((values.get("name") if isinstance(values, dict) else None) or part))
+        else:
+            path.append(part)
+            here = [inner for one in here for inner in _models(_fields(one).get(part))]
+    return path, table, known
+
+
+def _inner(values: Any, part: int | str) -> Any:
+    try:
+        return values[part]
+    except (LookupError, TypeError):
+        return None
+
+
+def _known(models: Sequence[Any]) -> list[str]:
+    return [name for one in models for name in _fields(one)]
 
 
 def _fields(model: Any) -> dict[str, Any]:
@@ -181,7 +227,12 @@ def _models(annotation: Any) -> list[Any]:
     return [inner for one in get_args(annotation) for inner in _models(one)]
 
 
-def _nearest(key: str, known: Sequence[str]) -> str:
+def nearest(key: str, known: Sequence[str]) -> str:
+    """Return "; did you mean ...?", or the list of what is known.
+
+    >>> nearest("taek", ["make", "take"])
+    "; did you mean 'take'?"
+    """
     match = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     if match:
         return f"; did you mean '{match[0]}'?"

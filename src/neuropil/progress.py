@@ -6,7 +6,6 @@ terminal), a line is logged now and then (a log file) or nothing happens (the li
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from typing import TypeVar
 T = TypeVar("T")
 Reporter = Callable[[str, int, int, str, float], None]
 
-log = logging.getLogger("neuropil")
 _reporter: Reporter | None = None
 
 

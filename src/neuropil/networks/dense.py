@@ -86,8 +86,8 @@ def dropout(sections: Tensor, rate: float, training: bool) -> Tensor:
 
 
 def _conv2d(sections: Tensor, weight: Tensor, bias: Tensor | None, dilation: Size) -> Tensor:
-    by_fragments = dilation[1] == dilation[2] > 1 and sections.device.type == "cpu" and torch.is_grad_enabled()
-    if by_fragments and weight.requires_grad:
+    plain = sections.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    if plain and dilation[1] == dilation[2] > 1 and weight.requires_grad and torch.is_grad_enabled():
         out: Tensor = _DilatedConv.apply(sections, weight, bias, dilation[1])  # type: ignore[no-untyped-call]
         return out
     return functional.conv2d(sections, weight, bias, dilation=dilation[1:])

@@ -5,19 +5,26 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from neuropil import __version__
-from neuropil.errors import InputError
+from neuropil import __version__, progress
+from neuropil.errors import InputError, OutputExists
 from neuropil.geometry import Box
-from neuropil.volume import Volume, create_volume
-from neuropil.volume.metadata import Kind
+from neuropil.volume import Volume, exists
+from neuropil.volume.base import VolumeBase
+from neuropil.volume.copying import copy_volume
+from neuropil.volume.metadata import Kind, Metadata
 from neuropil.volume.uri import parse_uri
+
+CREMI_UNLABELLED = np.uint64(2**64 - 1)
+"""Id of voxels without truth in CREMI's files; never learnt, never scored."""
 
 
 def image_box(volume: Volume, sections: tuple[int, int] | None) -> Box:
@@ -95,6 +102,16 @@ def read_boundary(volume: Volume, box: Box) -> NDArray[np.uint8] | NDArray[np.fl
     return values if known.scale is None else (values * np.float32(known.scale)).clip(0, 1)
 
 
+@contextmanager
+def finite(name: str) -> Iterator[None]:
+    """Name the image whose values turn out not to be finite while its sections are measured."""
+    try:
+        with np.errstate(invalid="ignore"):
+            yield
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
 def placed(volume: Volume, box: Box) -> dict[str, Any]:
     """Voxel size and offset (nm) that belong to a box of a volume, as `create_volume` takes them."""
     size, offset = volume.metadata.voxel_size, volume.metadata.offset
@@ -107,7 +124,62 @@ def placed(volume: Volume, box: Box) -> dict[str, Any]:
     return {"voxel_size": size, "offset": offset}
 
 
-def write_volume(uri: str, array: NDArray[Any], *, kind: Kind, place: dict[str, Any], overwrite: bool) -> None:
-    """Write an array that is in memory as a whole volume."""
-    with create_volume(uri, shape=array.shape, dtype=array.dtype, kind=kind, overwrite=overwrite, **place) as volume:
-        volume.write(None, array)
+class ComputedVolume(VolumeBase):
+    """A volume of no file, whose voxels `function(box)` gives when they are read."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: DTypeLike, function: Callable[[Box], NDArray[Any]]) -> None:
+        super().__init__("", shape, dtype, Metadata(), shape[-3:], False)
+        self._function = function
+
+    def _read(self, box: Box) -> NDArray[Any]:
+        return self._function(box)
+
+
+def write_volume(
+    uri: str,
+    source: NDArray[Any] | ComputedVolume,
+    *,
+    kind: Kind,
+    place: dict[str, Any],
+    overwrite: bool,
+    scale: float | None = None,
+) -> None:
+    """Write an array, or what a function computes, as a whole volume; it appears under its name when it is complete.
+
+    Raises
+    ------
+    OutputExists, StorageFull : nothing is left half-written
+    """
+    if isinstance(source, np.ndarray):
+        array = source
+        channels = (slice(None),) * (array.ndim - 3)
+        source = ComputedVolume(array.shape, array.dtype, lambda box: array[(*channels, *box.slices)])
+    axes = ("c", "z", "y", "x") if len(source.shape) == 4 else ("z", "y", "x")
+    metadata = Metadata(kind=kind, scale=scale, axes=axes, sources={}, **place)
+    with progress.show(lambda *_: None):  # soon done, and "convert" is not what the user asked for
+        copy_volume(source, uri, metadata=metadata, overwrite=overwrite)
+
+
+def refuse_outputs(outputs: Iterable[str | None], source: str, *, overwrite: bool) -> None:
+    """Check where outputs shall go, before any work.
+
+    Raises
+    ------
+    InputError : an output is the input itself, or two outputs are the same
+    OutputExists : an output is there and may not be replaced
+    """
+    seen = {_identity(source): "the input itself"}
+    for uri in outputs:
+        if uri is None:
+            continue
+        here = _identity(uri)
+        if here in seen:
+            raise InputError(f"output {uri} is {seen[here]}; give another name")
+        seen[here] = "the place of another output"
+        if not overwrite and exists(uri):
+            raise OutputExists(f"output {uri} exists; give --overwrite to replace it")
+
+
+def _identity(uri: str) -> tuple[str, str]:
+    place = parse_uri(uri)
+    return (place.path if place.remote else str(place.local.resolve()), place.dataset)

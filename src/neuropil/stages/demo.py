@@ -30,17 +30,18 @@ POSITIONAL = ()
 log = logging.getLogger("neuropil")
 
 BASELINE, VD2D, PAIR = "intensity-threshold", "VD2D", "VD2D-VD2D3D"
-# Held-out sections share no section with training, nor place with validation.
+# The test sections lie five sections beyond all others; training and validation lie a field of view apart in y.
 VNC = {
-    "train": Box((0, 0, 0), (14, 600, 704)),
-    "validation": Box((0, 720, 0), (5, 1024, 304)),
-    "test": Box((14, 720, 0), (20, 1024, 704)),
+    "train": Box((0, 0, 0), (9, 656, 704)),
+    "validation": Box((0, 768, 0), (5, 1024, 352)),
+    "test": Box((15, 0, 352), (20, 1024, 704)),
 }
 SYNTHETIC = {
-    "train": Box((0, 0, 0), (14, 300, 512)),
-    "validation": Box((0, 352, 0), (5, 512, 160)),
-    "test": Box((14, 352, 0), (20, 512, 512)),
+    "train": Box((0, 0, 0), (9, 256, 512)),
+    "validation": Box((0, 368, 0), (5, 512, 256)),
+    "test": Box((15, 0, 0), (20, 512, 512)),
 }
+SYNTHETIC_SHAPE = (20, 512, 512)
 NOTICE = {
     "vnc": "Drosophila larva ventral nerve cord, ssTEM, 47.5×4.6×4.6 nm; CC BY-NC-SA 3.0; Gerhard et al. 2013,"
     " figshare 856713",
@@ -53,7 +54,7 @@ class Config(StageConfig):
 
     output: Path = Field(Path("runs/demo"), description="run folder")
     data: Literal["auto", "vnc", "synthetic"] = Field("auto", description="vnc where it is found, else synthetic")
-    updates: int = Field(240, gt=0, description="of VD2D; VD2D3D gets two thirds as many")
+    updates: int = Field(450, gt=0, description="of VD2D; VD2D3D gets a third as many")
     seed: int = Field(0, ge=0, description="of training")
     fresh: bool = Field(False, description="start over")
 
@@ -81,10 +82,12 @@ def run(config: Config) -> StageResult:
     train.run(training)
     scores = []
     for model in (BASELINE, VD2D, PAIR):
-        fixed = None
+        fixed: list[float] | None = None
+        watershed: dict[str, float] = {}
         for part in ("validation", "test"):
             _predict(config, parts[part], model)
-            one = _evaluate(config, parts[part], model, above, fixed)
+            one = _evaluate(config, parts[part], model, above, watershed, fixed)
+            watershed = one["watershed"]["parameters"]
             fixed = [
                 one["pixel_error"]["threshold"],
                 *(one[d]["best"]["threshold"] for d in ("components", "watershed")),
@@ -151,7 +154,7 @@ def _write_crops(config: Config, name: str) -> None:
             stack, size = {"raw": raw.read(), "labels": labels.read()}, raw.metadata.voxel_size
     else:
         size = (50.0, 4.0, 4.0)
-        tissue = make_tissue((20, 512, 512), rng=np.random.default_rng(0), voxel_size=size)
+        tissue = make_tissue(SYNTHETIC_SHAPE, rng=np.random.default_rng(0), voxel_size=size)
         stack = {"raw": tissue.image, "labels": tissue.ids}
     for part, box in crops.items():
         for dataset, kind in (("raw", "image"), ("labels", "labels")):
@@ -162,7 +165,7 @@ def _write_crops(config: Config, name: str) -> None:
 
 
 def _updates(config: Config) -> int:
-    return max(1, config.updates * 2 // 3)
+    return max(1, config.updates // 3)
 
 
 def _training(config: Config, parts: dict[str, _Part], above: int) -> train.Config:
@@ -174,11 +177,11 @@ def _training(config: Config, parts: dict[str, _Part], above: int) -> train.Conf
 
     recipe = {"optimizer": "adamw", "learning_rate": 0.002, "schedule": "cosine", "warmup": 10, "grey": 0.3}
     recipe |= {"validate_every": 1000, "checkpoint_seconds": 20, "rebalance": "patch"}
-    vd2d = {"name": "vd2d", "architecture": "vd2d", "patch": (1, 150, 150), "updates": config.updates}
+    vd2d = {"name": "vd2d", "architecture": "vd2d", "patch": (1, 64, 64), "updates": config.updates}
     vd2d3d = {
         "name": "vd2d3d",
         "architecture": "vd2d3d",
-        "patch": (2, 100, 100),
+        "patch": (2, 56, 56),
         "updates": _updates(config),
         "maps_from": "vd2d",
         "initialise_from": "vd2d",
@@ -216,8 +219,10 @@ def _predict(config: Config, part: _Part, model: str) -> None:
     predict.run(predict.Config(weights=weights, input=part.uri("raw"), output=uri, dtype="float32", overwrite=True))
 
 
-def _evaluate(config: Config, part: _Part, model: str, above: int, fixed: list[float] | None) -> dict[str, Any]:
-    """Score one map; scores of the test part go into the run folder for the report."""
+def _evaluate(
+    config: Config, part: _Part, model: str, above: int, watershed: dict[str, float], fixed: list[float] | None
+) -> dict[str, Any]:
+    """Score one map: the validation part chooses parameters and thresholds, the test part goes into the report."""
     scores = evaluate.run(
         evaluate.Config(
             boundary=_map(config, part, model),
@@ -225,8 +230,10 @@ def _evaluate(config: Config, part: _Part, model: str, above: int, fixed: list[f
             image=part.uri("raw"),
             interior_above=above,
             model=model,
+            search=fixed is None,
             fixed=fixed,
-            run=config.output if part.name == "test" else None,
+            run=None if fixed is None else config.output,
+            **watershed,
         )
     )
     return scores.data
@@ -239,6 +246,7 @@ def _segment(config: Config, part: _Part, scores: dict[str, Any]) -> None:
             input=_map(config, part, PAIR),
             output=f"{config.output / 'segmentation.h5'}:ids",
             merge_threshold=scores["watershed"]["at_fixed"]["threshold"],
+            **scores["watershed"]["parameters"],
             overwrite=True,
         )
     )

@@ -10,27 +10,21 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from neuropil.config import Numbers, Sections, StageConfig, dump
+from neuropil.config import Name, Numbers, Sections, StageConfig, dump
 from neuropil.errors import ConfigError, InputError
-from neuropil.labels import contingency
-from neuropil.metrics.curves import Curve, best, merge_tree_curve
 from neuropil.metrics.gallery import Gallery, worst_errors
-from neuropil.metrics.information import variation_of_information
-from neuropil.metrics.pixel_error import best_pixel_error, boundary_curve, line_search, pixel_error
-from neuropil.metrics.rand import Variant, adapted_rand_error, rand_scores
-from neuropil.metrics.sections import bootstrap_interval, pool, section_tables
-from neuropil.segmentation.affinities import affinities_from_boundary_map
+from neuropil.metrics.pixel_error import best_pixel_error, boundary_curve, pixel_error
 from neuropil.segmentation.boundary import boundary_from_labels
-from neuropil.segmentation.components import components_of_map, connected_components
-from neuropil.segmentation.segment import segment_affinities
+from neuropil.segmentation.components import connected_components
 from neuropil.stages import StageResult
-from neuropil.stages.common import read_boundary, section_box, versions
+from neuropil.stages.common import CREMI_UNLABELLED, read_boundary, section_box, versions
+from neuropil.stages.scoring import Task, Watershed, score_components, score_watershed, scores_of, search_watershed
 from neuropil.volume import Volume, open_volume
 
 EXAMPLES = [
@@ -39,7 +33,6 @@ EXAMPLES = [
     "neuropil evaluate --boundary map.h5:map --truth ids.h5:ids --image stack.h5:raw --run runs/vnc --model vd2d",
 ]
 POSITIONAL = ()
-START = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 99)  # first grid of the components' threshold, percent
 PICTURES = 3
 
 
@@ -63,11 +56,14 @@ class Config(StageConfig):
     size: float = Field(256, ge=0, description="watershed: size of fragments that are merged at once")
     size_threshold: float = Field(0.3, description="watershed: least affinity of those merges")
     dust: float = Field(256, ge=0, description="watershed: smaller segments become background")
+    search: bool = Field(
+        False, description="first search high, low and size of the watershed (on data that nothing else is scored on)"
+    )
     fixed: Numbers | None = Field(
         None,
         description="thresholds chosen on other data: of P(boundary) for pixels and components, of affinity to merge",
     )
-    model: str = Field("model", description="name in tables and file names")
+    model: Name = Field("model", description="name in tables and file names")
     run: Path | None = Field(None, description="run folder; scores and pictures go into its evaluation folder")
 
 
@@ -80,10 +76,13 @@ def run(config: Config) -> StageResult:
     proposal, labels, size, first = _read(config)
     mask = _beside(config, config.mask, proposal.shape)
     scored = None if mask is None else mask != 0
+    if (labels == CREMI_UNLABELLED).any():
+        scored = (labels != CREMI_UNLABELLED) & (True if scored is None else scored)
     boundary_truth = boundary_from_labels(
         labels, interior_above=config.interior_above, touching_ids=config.touching_ids
     )
     truth = connected_components(~boundary_truth, per_section=True) if config.per_section else labels
+    task = Task(proposal, truth, scored, config.per_section)
     scores: dict[str, Any] = {
         "model": config.model,
         "proposal": config.boundary or config.segmentation,
@@ -96,13 +95,17 @@ def run(config: Config) -> StageResult:
     }
     pictures: dict[str, NDArray[Any]] = {"truth": truth}
     if config.segmentation is not None:
-        scores["segmentation"] = _scores(config, proposal, truth, scored)
+        scores["segmentation"] = scores_of(task, proposal)
         pictures["watershed"] = proposal
     else:
         pictures["boundary"] = proposal
         scores["pixel_error"] = _pixels(config, proposal, boundary_truth, scored)
-        scores["components"], pictures["components"] = _components(config, proposal, truth, scored)
-        scores["watershed"], pictures["watershed"] = _watershed(config, proposal, truth, scored)
+        fixed = config.fixed or (None, None, None)
+        watershed = Watershed(config.low, config.high, config.size, config.size_threshold, config.dust)
+        if config.search:
+            watershed = search_watershed(task, watershed)
+        scores["components"], pictures["components"] = score_components(task, fixed[1])
+        scores["watershed"], pictures["watershed"] = score_watershed(task, watershed, fixed[2])
     errors = worst_errors(pictures["watershed"], truth, size or (1, 1, 1), scored)
     scores["errors"] = {"decoder": "watershed", **_places(errors, first)}
     if config.run is not None:
@@ -184,84 +187,6 @@ def _pixels(config: Config, boundary: NDArray[Any], truth: NDArray[np.bool_], ma
         result |= {"fixed_threshold": config.fixed[0]}
         result |= {"at_fixed": pixel_error(boundary, truth, 1 - config.fixed[0], mask).error}
     return result
-
-
-def _components(
-    config: Config, boundary: NDArray[Any], truth: NDArray[np.uint64], mask: Any
-) -> tuple[dict[str, Any], NDArray[np.uint64]]:
-    """Score connected components over the threshold (grid, then line search); the labels are those of the best F."""
-    points: dict[int, tuple[float, ...]] = {}
-
-    def loss(percent: int) -> float:
-        labels = components_of_map(boundary, percent / 100, per_section=config.per_section)
-        rand = rand_scores(contingency(labels, truth, mask))
-        points[percent] = (percent / 100, rand.merge, rand.split, rand.f)
-        return 1 - rand.f
-
-    found = line_search(loss, START)
-    curve = Curve(*np.array([points[percent] for percent in sorted(points)]).T)
-    labels = components_of_map(boundary, found / 100, per_section=config.per_section)
-    result = _scores(config, labels, truth, mask) | {"curve": _curve(curve)}
-    result["best"]["threshold"] = found / 100
-    if config.fixed is not None:
-        loss_of = components_of_map(boundary, config.fixed[1], per_section=config.per_section)
-        result["at_fixed"] = _at_fixed(config.fixed[1], loss_of, truth, mask)
-    return result, labels
-
-
-def _watershed(
-    config: Config, boundary: NDArray[Any], truth: NDArray[np.uint64], mask: Any
-) -> tuple[dict[str, Any], NDArray[np.uint64]]:
-    """Score the watershed over all levels of its merge tree; the labels are those of the best F."""
-    result = segment_affinities(
-        affinities_from_boundary_map(boundary, per_section=config.per_section),
-        low=config.low,
-        high=config.high,
-        size=config.size,
-        size_threshold=config.size_threshold,
-        dust=config.dust,
-    )
-    tree = result.tree
-    curve = merge_tree_curve(contingency(result.fragments, truth, mask), tree.u, tree.v, tree.affinity)
-    point = best(curve)
-    labels = result.cut(point.threshold)
-    scores = _scores(config, labels, truth, mask) | {"curve": _curve(_thinned(curve, point.index))}
-    scores["best"]["threshold"] = point.threshold
-    if config.fixed is not None:
-        scores["at_fixed"] = _at_fixed(config.fixed[2], result.cut(config.fixed[2]), truth, mask)
-    return scores, labels
-
-
-def _scores(config: Config, labels: NDArray[Any], truth: NDArray[Any], mask: Any) -> dict[str, Any]:
-    """Rand (all variants), VI, per section and with an interval, of one segmentation."""
-    tables = section_tables(labels, truth, mask)
-    table = pool(tables) if config.per_section else contingency(labels, truth, mask)
-    rand, information = rand_scores(table), variation_of_information(table)
-    variants = {name: adapted_rand_error(table, variant=name).error for name in get_args(Variant)}
-    best_of = {"f": rand.f, "merge": rand.merge, "split": rand.split, "are": variants}
-    best_of |= {"vi": {"split": information.split, "merge": information.merge}}
-    scores: dict[str, Any] = {"best": best_of}
-    with_truth = [t for t in tables if (t.truth_ids > 0).any()]
-    if config.per_section:
-        scores["per_section"] = [asdict(rand_scores(t)) for t in with_truth]
-    if config.per_section and len(with_truth) > 1:
-        interval = bootstrap_interval(with_truth, lambda t: rand_scores(t).f, np.random.default_rng(0), 200)
-        best_of["interval"] = [interval.low, interval.high]
-    return scores
-
-
-def _at_fixed(threshold: float, labels: NDArray[Any], truth: NDArray[Any], mask: Any) -> dict[str, Any]:
-    return {"threshold": threshold, **asdict(rand_scores(contingency(labels, truth, mask)))}
-
-
-def _curve(curve: Curve) -> dict[str, list[float]]:
-    return {name: values.tolist() for name, values in vars(curve).items()}
-
-
-def _thinned(curve: Curve, kept: int, points: int = 400) -> Curve:
-    """Keep about `points` points of a long curve, the best among them."""
-    chosen = np.unique([*np.linspace(0, curve.f.size - 1, min(points, curve.f.size)).astype(int), kept])
-    return Curve(*(values[chosen] for values in vars(curve).values()))
 
 
 def _places(errors: Gallery, first: int) -> dict[str, list[dict[str, Any]]]:

@@ -6,9 +6,12 @@ same command continues.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,17 +22,29 @@ from pydantic import Field
 
 from neuropil.blockwise import Ledger, run_blocks
 from neuropil.config import Sections, StageConfig, dump
-from neuropil.errors import InputError, OutputExists
+from neuropil.errors import InputError, NeuropilError
 from neuropil.geometry import Box, grid
 from neuropil.stages import StageResult
-from neuropil.stages.common import fingerprint, image_box, placed, sidecar, versions
-from neuropil.volume import Volume, create_volume, exists, open_volume
+from neuropil.stages.common import (
+    ComputedVolume,
+    fingerprint,
+    finite,
+    image_box,
+    placed,
+    refuse_outputs,
+    sidecar,
+    versions,
+    write_volume,
+)
+from neuropil.volume import Volume, open_volume
+from neuropil.volume.base import storage_errors
 
 EXAMPLES = [
     "neuropil predict --weights runs/vnc/model.safetensors --input stack.tif --output boundary.h5:map",
     "neuropil predict --weights vd2d.safetensors --input stack.zarr --output map.zarr --sections 0:20 --max-memory 4",
 ]
 POSITIONAL = ()
+log = logging.getLogger("neuropil")
 
 
 class Config(StageConfig):
@@ -53,20 +68,22 @@ def run(config: Config) -> StageResult:
     from neuropil.networks import checkpoint
 
     model = checkpoint.load_model(config.weights)
+    refuse_outputs([config.output], config.input, overwrite=config.overwrite)
+    start = time.monotonic()
     with open_volume(config.input) as volume:
-        box = image_box(volume, config.sections)
-        for net in model.networks:
-            _check(net.architecture, box)
-        if exists(config.output) and not config.overwrite:
-            raise OutputExists(f"output {config.output} exists; give --overwrite to replace it")
-        start = time.monotonic()
-        # What decides the result; a weights file that changed is another run.
-        parameters = dump(config) | {"weights": fingerprint(config.weights)}
-        for free in ("overwrite", "fresh", "device", "max_memory", "output"):
+        plan = _plan(config, model, volume)
+        # What decides the result; weights or an image that changed make another run.
+        parameters = dump(config) | {"weights": fingerprint(config.weights), "values of the image": plan.image}
+        for free in ("overwrite", "fresh", "device", "max_memory", "output", "dtype"):
             parameters.pop(free)
         ledger = Ledger(sidecar(config.output, "unfinished"), parameters, fresh=config.fresh)
-        result = _predict_chain(config, model, volume, box, ledger)
-        _write(config, result, volume, box)
+        try:
+            result = _predict_chain(config, model, volume, plan, ledger)
+            _write(config, result, placed(volume, plan.box))
+        except (NeuropilError, OSError):
+            if not ledger.done:  # nothing to continue from
+                ledger.remove()
+            raise
     seconds = time.monotonic() - start
     record = {
         "config": dump(config),
@@ -79,44 +96,75 @@ def run(config: Config) -> StageResult:
     sidecar(config.output, "json").write_text(json.dumps(record, indent=1, default=str) + "\n")
     del result
     ledger.remove()
-    rate = box.size / seconds / 1e3
-    text = f"{config.output}: boundary map {box.shape} by {model.name}, {seconds:.1f} s, {rate:.1f} kvoxel/s"
-    return StageResult(text, {"output": config.output, "shape": box.shape, **record})
+    shape = plan.box.shape
+    rate = plan.box.size / seconds / 1e3
+    text = f"{config.output}: boundary map {shape} by {model.name}, {seconds:.1f} s, {rate:.1f} kvoxel/s"
+    return StageResult(text, {"output": config.output, "shape": shape, **record})
 
 
-def _check(architecture: Any, box: Box) -> None:
-    from neuropil.networks.inference import check_extent
+@dataclass(frozen=True)
+class _Plan:
+    """What is settled before any work: the part, its sections' statistics and their hash, a tile per network."""
 
-    check_extent(architecture, box.shape)
+    box: Box
+    statistics: Any
+    image: str
+    tiles: tuple[tuple[int, int, int], ...]
+    device: Any
 
 
-def _predict_chain(config: Config, model: Any, volume: Volume, box: Box, ledger: Ledger) -> NDArray[np.float32]:
-    """Run the networks in turn; each writes its map into a file of the ledger's folder, and the next reads it."""
+def _plan(config: Config, model: Any, volume: Volume) -> _Plan:
+    """Check model and volume, and measure the sections.
+
+    Raises
+    ------
+    InputError : no image, smaller than the field of view, NaN, too little memory, weights that are not a whole model
+    """
     from neuropil.networks import inference
     from neuropil.networks.checkpoint import pick_device
     from neuropil.networks.sampling import SectionStatistics
 
-    device = pick_device(config.device)
-    statistics = SectionStatistics.of(lambda z: volume.read(_section(box, z))[0], box.shape[0])
+    box = image_box(volume, config.sections)
+    networks = [net.architecture for net in model.networks]
+    if [net.streams for net in networks] != [1, *[2] * (len(networks) - 1)]:
+        raise InputError(
+            f"{config.weights} holds '{model.name}', which needs another network's map;"
+            " give the model.safetensors of its run"
+        )
+    for net in networks:
+        inference.check_extent(net, box.shape)
+    tiles = tuple(inference.choose_tile(net, box.shape, config.max_memory * 1e9) for net in networks)
+    trained, size = model.card.get("voxel_size"), volume.metadata.voxel_size
+    if trained and size and not np.allclose(trained, size, rtol=0.2):
+        log.warning("the model was trained at %s nm; %s has %s nm (z, y, x)", tuple(trained), volume.uri, size)
+    with finite(volume.uri):
+        statistics = SectionStatistics.of(lambda z: volume.read(_section(box, z))[0], box.shape[0])
+    measured = statistics.mean.tobytes() + statistics.deviation.tobytes()
+    return _Plan(box, statistics, hashlib.sha256(measured).hexdigest(), tiles, pick_device(config.device))
+
+
+def _predict_chain(config: Config, model: Any, volume: Volume, plan: _Plan, ledger: Ledger) -> NDArray[np.float32]:
+    """Run the networks in turn; each writes its map into a file of the ledger's folder, and the next reads it."""
+    from neuropil.networks import inference
+
+    box, shape = plan.box, plan.box.shape
 
     def image(part: Box) -> NDArray[np.float32]:
-        return statistics.apply(volume.read(part.shift(box.start)), part.slices[0])
+        return np.asarray(plan.statistics.apply(volume.read(part.shift(box.start)), part.slices[0]))
 
     sources: list[inference.Source] = [image]
-    for index, network in enumerate(model.networks):
+    for index, (network, tile) in enumerate(zip(model.networks, plan.tiles)):
         name = f"{index + 1}-{network.architecture.name}"
-        maps = _scratch(ledger.folder / f"{name}.npy", box.shape)
-        network.to(device)
-        tile = inference.choose_tile(network.architecture, box.shape, config.max_memory * 1e9)
+        maps = _scratch(ledger, name, shape)
+        network.to(plan.device)
 
         def task(part: Box, network: Any = network, maps: Any = maps, inputs: Any = tuple(sources)) -> None:
             maps[part.slices] = inference.predict_box(
-                network, inputs, box.shape, part, precision=config.precision, augment=config.augment
+                network, inputs, shape, part, precision=config.precision, augment=config.augment
             )
             maps.flush()
 
-        blocks = list(grid(Box.of_shape(box.shape), tile))
-        run_blocks(ledger, name, blocks, task)
+        run_blocks(ledger, name, list(grid(Box.of_shape(shape), tile)), task)
         sources = [image, partial(_cut, maps)]
     result: NDArray[np.float32] = maps
     return result
@@ -130,32 +178,31 @@ def _section(box: Box, z: int) -> Box:
     return Box((box.start[0] + z, *box.start[1:]), (box.start[0] + z + 1, *box.stop[1:]))
 
 
-def _scratch(path: Path, shape: tuple[int, ...]) -> Any:
-    """Open the float32 file that holds one network's map while the run lasts."""
-    if path.exists():
-        return np.load(path, mmap_mode="r+")
-    needed, free = 4 * int(np.prod(shape)), os.statvfs(path.parent).f_bavail * os.statvfs(path.parent).f_frsize
-    if needed > free:
-        raise InputError(f"the disk of {path.parent} must have {needed / 1e6:.0f} MB free; it has {free / 1e6:.0f} MB")
-    part = path.with_suffix(".part")
-    np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape).flush()
-    os.replace(part, path)
+def _scratch(ledger: Ledger, name: str, shape: tuple[int, ...]) -> Any:
+    """Open the float32 file that holds one network's map while the run lasts.
+
+    A new one is written full of zeros: writing into a mapped hole of the file would kill the process on a full disk.
+    """
+    path = ledger.folder / f"{name}.npy"
+    if not path.exists():
+        ledger.forget(name)
+        part = path.with_suffix(".part")
+        with storage_errors(str(path), "write"), part.open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for _ in range(shape[0]):
+                file.write(bytes(4 * shape[1] * shape[2]))
+        os.replace(part, path)
     return np.load(path, mmap_mode="r+")
 
 
-def _write(config: Config, result: NDArray[np.float32], volume: Volume, box: Box) -> None:
-    """Copy the finished map into the output, some sections at a time."""
-    output = create_volume(
-        config.output,
-        shape=box.shape,
-        dtype=config.dtype,
-        kind="boundary",
-        scale=1 / 255 if config.dtype == "uint8" else None,
-        overwrite=config.overwrite,
-        **placed(volume, box),
-    )
-    with output:
-        step = max(1, output.chunk_shape[-3] if output.chunk_shape else 1)
-        for part in grid(Box.of_shape(box.shape), (step, *box.shape[1:])):
-            values = np.asarray(result[part.slices])
-            output.write(part, np.rint(values * 255).astype(np.uint8) if config.dtype == "uint8" else values)
+def _write(config: Config, result: NDArray[np.float32], place: dict[str, Any]) -> None:
+    """Copy the finished map into the output, a block at a time."""
+
+    def stored(part: Box) -> NDArray[Any]:
+        values = np.asarray(result[part.slices])
+        return np.rint(values * 255).astype(np.uint8) if config.dtype == "uint8" else values
+
+    source = ComputedVolume(result.shape, config.dtype, stored)
+    scale = 1 / 255 if config.dtype == "uint8" else None
+    write_volume(config.output, source, kind="boundary", place=place, overwrite=config.overwrite, scale=scale)

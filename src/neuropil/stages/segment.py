@@ -14,13 +14,21 @@ import numpy as np
 from pydantic import Field
 
 from neuropil.config import Sections, StageConfig, dump
-from neuropil.errors import InputError, OutputExists
+from neuropil.errors import ConfigError, InputError
 from neuropil.segmentation.affinities import affinities_from_boundary_map
 from neuropil.segmentation.components import components_of_map
 from neuropil.segmentation.segment import segment_affinities
 from neuropil.stages import StageResult
-from neuropil.stages.common import placed, read_boundary, section_box, sidecar, versions, write_volume
-from neuropil.volume import exists, open_volume
+from neuropil.stages.common import (
+    placed,
+    read_boundary,
+    refuse_outputs,
+    section_box,
+    sidecar,
+    versions,
+    write_volume,
+)
+from neuropil.volume import open_volume
 
 EXAMPLES = [
     "neuropil segment --input boundary.h5:map --output segmentation.h5:ids",
@@ -28,6 +36,7 @@ EXAMPLES = [
     "neuropil segment --input boundary.h5:map --output ids.tif --merge-threshold 0.5 --fragments fragments.tif",
 ]
 POSITIONAL = ()
+NEAREST = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 
 
 class Config(StageConfig):
@@ -52,9 +61,9 @@ class Config(StageConfig):
 
 def run(config: Config) -> StageResult:
     """Segment a volume in memory."""
-    for uri in (config.output, config.fragments):
-        if uri is not None and exists(uri) and not config.overwrite:
-            raise OutputExists(f"output {uri} exists; give --overwrite to replace it")
+    if config.fragments is not None and config.method == "components":
+        raise ConfigError("fragments are what method 'watershed' makes; drop fragments, or the method 'components'")
+    refuse_outputs([config.output, config.fragments], config.input, overwrite=config.overwrite)
     start = time.monotonic()
     with open_volume(config.input) as volume:
         box = section_box(volume, config.sections)
@@ -66,6 +75,10 @@ def run(config: Config) -> StageResult:
                 )
             if volume.metadata.kind not in (None, "affinities"):
                 raise InputError(f"{config.input} must hold affinities; its metadata call it {volume.metadata.kind}")
+            if volume.metadata.offsets not in (None, NEAREST):
+                raise InputError(
+                    f"affinities must have the offsets {NEAREST}; those of {config.input} are {volume.metadata.offsets}"
+                )
             source = volume.read(box)
         else:
             source = read_boundary(volume, box)

@@ -7,29 +7,48 @@ same weights.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
+import os
 import shutil
-import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from neuropil.config import Names, Sections, StageConfig, Triple, dump
-from neuropil.errors import ConfigError, InputError
-from neuropil.geometry import Box
+from neuropil.config import dump
+from neuropil.errors import ConfigError, InputError, RunMismatch
 from neuropil.networks import inference
-from neuropil.networks.architecture import ARCHITECTURES, Architecture
-from neuropil.networks.checkpoint import Model, load_model, pick_device, save_model, write_text
+from neuropil.networks.architecture import Architecture
+from neuropil.networks.checkpoint import Model, pick_device, read_tensors, save_model, write_text
 from neuropil.networks.network import DenseNetwork
 from neuropil.networks.sampling import BOUNDARY, INTERIOR, UNLABELLED, Sampler, Stack
-from neuropil.networks.training import Recipe, Validation, train
+from neuropil.networks.training import train
 from neuropil.segmentation.boundary import boundary_from_labels
 from neuropil.stages import StageResult
-from neuropil.stages.common import fingerprint, image_box, section_box, versions
-from neuropil.volume import create_volume, open_volume
+from neuropil.stages.common import (
+    CREMI_UNLABELLED,
+    fingerprint,
+    finite,
+    image_box,
+    section_box,
+    versions,
+    write_volume,
+)
+from neuropil.stages.train_config import (
+    Config,
+    NetworkConfig,
+    StackConfig,
+    architecture_of,
+    check,
+    model_of,
+    names_of,
+    needs_of,
+    network_of,
+)
+from neuropil.volume import open_volume
 
 EXAMPLES = [
     "neuropil train examples/vd2d3d_vnc.toml",
@@ -37,155 +56,127 @@ EXAMPLES = [
     "neuropil train run.toml --only vd2d3d",
 ]
 POSITIONAL = ()
-CREMI_UNLABELLED = 2**64 - 1
-
-
-class StackConfig(StageConfig):
-    """One annotated stack: [[train.stacks]] or [[train.validation]]."""
-
-    name: str = Field(description="for messages and file names")
-    image: str = Field(description="URI of the image")
-    labels: str = Field(description="URI of instance ids or of a drawing of the membranes")
-    mask: str | None = Field(None, description="URI; voxels where it is 0 are not learnt")
-    sections: Sections | None = Field(None, description="only these sections")
-    interior_above: int = Field(0, description="a voxel is boundary where its label is not above this value")
-    touching_ids: bool = Field(False, description="also boundary: voxels beside another id in their section")
-    unlabelled: int | None = Field(None, description="label value of voxels that are not learnt")
-
-
-class NetworkConfig(StageConfig):
-    """One network: [[train.networks]]."""
-
-    name: str = Field(description="of its folder in the run")
-    architecture: str | list[str] = Field(description=f"one of {', '.join(ARCHITECTURES)}, or a list of layers")
-    join: str | None = Field(None, description="for a list of layers with two inputs: the convolution that sums them")
-    patch: Triple = Field(description="output patch z, y, x")
-    updates: int = Field(gt=0, description="number of updates in all")
-    maps_from: str | None = Field(None, description="network whose maps are the second input")
-    initialise_from: str | None = Field(None, description="network, or weights file, whose first layers are taken over")
-    continues: str | None = Field(None, description="network whose training goes on here")
-    stacks: list[str] | None = Field(None, description="names of the stacks to train on; all by default")
-    recipe: Recipe | None = Field(None, description="instead of [train.recipe]")
-
-
-class Config(StageConfig):
-    """Fields of [train]."""
-
-    output: Path = Field(description="run folder")
-    stacks: list[StackConfig] = Field(min_length=1, description="annotated stacks")
-    validation: list[StackConfig] = Field([], description="stacks, or sections, never trained on")
-    networks: list[NetworkConfig] = Field(min_length=1, description="networks, in the order of training")
-    model: Names = Field([], description="networks that predict one after the other; the last one trained by default")
-    use: Literal["best", "last"] = Field("best", description="checkpoint that makes maps and the model")
-    recipe: Recipe = Field(Recipe(), description="how networks are trained")
-    seed: int = Field(0, ge=0, description="of weights, patches and dropout")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    only: str | None = Field(None, description="train this network alone; those before it must be done")
-    fresh: bool = Field(False, description="delete what the run folder holds and start over")
-    notes: str = Field("", description="for the model's card: data licence, citation, purpose")
+__all__ = ["EXAMPLES", "POSITIONAL", "Config", "run"]
+log = logging.getLogger("neuropil")
 
 
 def run(config: Config) -> StageResult:
     """Train the networks of a configuration in turn and write the model."""
-    _check(config)
-    if config.fresh:
-        for name in [net.name for net in config.networks]:
-            shutil.rmtree(config.output / name, ignore_errors=True)
-    config.output.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
-    record: dict[str, Any] = {"config": dump(config), "versions": versions(), "networks": {}}
-    write_text(config.output / "run.json", json.dumps(record, indent=1) + "\n")
+    check(config)
     stacks, validation = _Stacks(config, config.stacks), _Stacks(config, config.validation)
+    _check_data(config, stacks, validation)
+    if config.fresh:
+        for net in config.networks:
+            shutil.rmtree(config.output / net.name, ignore_errors=True)
+    config.output.mkdir(parents=True, exist_ok=True)
+    record = _record(config)
+    write_text(config.output / "run.json", json.dumps(record, indent=1) + "\n")
     for net in config.networks:
         if config.only in (None, net.name):
-            begun = time.monotonic()
-            best = _train_one(config, net, stacks, validation)
-            scores = vars(best) if best else {}
-            record["networks"][net.name] = {"updates": net.updates, "seconds": time.monotonic() - begun, **scores}
+            record["networks"][net.name] = _train_one(config, net, stacks, validation)
+            record["seconds"] = sum(one["seconds"] for one in record["networks"].values())
             write_text(config.output / "run.json", json.dumps(record, indent=1) + "\n")
     path = config.output / "model.safetensors"
     if config.only is None:
         save_model(path, _chain(config, stacks))
         record["model"] = str(path)
-    record["seconds"] = time.monotonic() - start
-    write_text(config.output / "run.json", json.dumps(record, indent=1) + "\n")
+        write_text(config.output / "run.json", json.dumps(record, indent=1) + "\n")
     return StageResult(_summary(record, path), record)
 
 
+def _record(config: Config) -> dict[str, Any]:
+    """Begin the run's record; what it says of networks trained before stays."""
+    path, networks = config.output / "run.json", {}
+    if path.exists() and not config.fresh:
+        before = json.loads(path.read_text()).get("networks", {})
+        networks = {name: before[name] for name in names_of(config) if name in before}
+    return {"config": dump(config), "versions": versions(), "networks": networks}
+
+
 class _Stacks:
-    """The annotated stacks of a run, opened when asked for; their maps are made once and kept."""
+    """The annotated stacks of a run, read at its start; maps of them are made once and kept."""
 
     def __init__(self, config: Config, stacks: list[StackConfig]) -> None:
-        self.config, self.stacks = config, stacks
-        self._read: dict[str, tuple[NDArray[Any], NDArray[np.uint8]]] = {}
+        self.config = config
         self.voxel_sizes: list[tuple[float, ...] | None] = []
+        self.all = [self._read(one) for one in stacks]
+        self.images = {one.name: hashlib.sha256(one.image.tobytes()).hexdigest() for one in self.all}
+
+    def chosen(self, names: list[str] | None = None) -> list[Stack]:
+        return [one for one in self.all if names is None or one.name in names]
 
     def open(self, maps_from: str | None, names: list[str] | None = None) -> list[Stack]:
-        chosen = [one for one in self.stacks if names is None or one.name in names]
-        return [self._with_map(self._open(one), maps_from) for one in chosen]
+        return [self._with_map(one, maps_from) for one in self.chosen(names)]
 
-    def _open(self, one: StackConfig) -> Stack:
-        if one.name not in self._read:
-            with open_volume(one.image) as image, open_volume(one.labels) as labels:
-                box = image_box(image, one.sections)
-                if labels.shape != image.shape:
-                    raise InputError(
-                        f"image and labels of stack '{one.name}' must have one shape;"
-                        f" got {image.shape} and {labels.shape}"
-                    )
-                self.voxel_sizes.append(image.metadata.voxel_size)
-                self._read[one.name] = image.read(box), _target(one, labels.read(box))
-        return Stack(one.name, *self._read[one.name])
+    def _read(self, one: StackConfig) -> Stack:
+        with open_volume(one.image) as image, open_volume(one.labels) as labels:
+            box = image_box(image, one.sections)
+            if labels.shape != image.shape:
+                raise InputError(
+                    f"image and labels of stack '{one.name}' must have one shape; got {image.shape} and {labels.shape}"
+                )
+            if labels.dtype.kind not in "ui":
+                raise InputError(f"labels of stack '{one.name}' must be integers; {one.labels} holds {labels.dtype}")
+            self.voxel_sizes.append(image.metadata.voxel_size)
+            with finite(one.image):
+                return Stack(one.name, image.read(box), _target(one, labels.read(box), image.shape))
 
     def _with_map(self, stack: Stack, maps_from: str | None) -> Stack:
         if maps_from is None:
             return stack
-        source = _weights(self.config, maps_from)
         folder = self.config.output / maps_from / "maps"
         uri, marker = str(folder / f"{stack.name}.zarr"), folder / f"{stack.name}.json"
-        made_with = {"weights": fingerprint(source), "shape": list(stack.image.shape)}
+        made_with = {"weights": _lineage(self.config, maps_from), "image": self.images[stack.name]}
         if marker.exists() and json.loads(marker.read_text()) == made_with:
             with open_volume(uri) as volume:
                 return Stack(stack.name, stack.image, stack.target, volume.read())
-        (network,) = load_model(source).networks
-        network.to(pick_device(self.config.device))
-        made = inference.predict(network, stack.inputs(1))
+        log.info("map of %s by %s", stack.name, maps_from)
+        network = _network(_weights(self.config, maps_from)).to(pick_device(self.config.device))
+        source = self._with_map(stack, network_of(self.config, maps_from).maps_from)
+        made = inference.predict(network, source.inputs(network.architecture.streams))
         marker.unlink(missing_ok=True)
-        with create_volume(uri, shape=made.shape, dtype=made.dtype, kind="boundary", overwrite=True) as volume:
-            volume.write(Box.of_shape(made.shape), made)
+        write_volume(uri, made, kind="boundary", place={}, overwrite=True)
         write_text(marker, json.dumps(made_with))
         return Stack(stack.name, stack.image, stack.target, made)
 
 
-def _target(one: StackConfig, labels: NDArray[Any]) -> NDArray[np.uint8]:
+def _target(one: StackConfig, labels: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.uint8]:
     boundary = boundary_from_labels(labels, interior_above=one.interior_above, touching_ids=one.touching_ids)
     target = np.where(boundary, np.uint8(BOUNDARY), np.uint8(INTERIOR))
+    unlabelled = labels == CREMI_UNLABELLED
     if one.unlabelled is not None:
-        target[labels == one.unlabelled] = UNLABELLED
-    if labels.dtype == np.uint64:
-        target[labels == np.uint64(CREMI_UNLABELLED)] = UNLABELLED
+        unlabelled |= labels == one.unlabelled
     if one.mask is not None:
         with open_volume(one.mask) as mask:
-            if mask.shape != (mask.shape[0], *labels.shape[1:]):
-                raise InputError(f"mask of stack '{one.name}' must have the image's shape; got {mask.shape}")
-            target[mask.read(section_box(mask, one.sections)) == 0] = UNLABELLED
+            if mask.shape != shape:
+                raise InputError(f"mask of stack '{one.name}' must have the image's shape {shape}; got {mask.shape}")
+            unlabelled |= mask.read(section_box(mask, one.sections)) == 0
+    if one.touching_ids and unlabelled.any():  # whether a cell ends where its labels end is not known
+        unlabelled |= boundary_from_labels(np.where(unlabelled, 2, 1), touching_ids=True)
+    target[unlabelled] = UNLABELLED
     return target
 
 
-def _train_one(config: Config, net: NetworkConfig, stacks: _Stacks, validation: _Stacks) -> Validation | None:
-    """Train one network in its folder, from whatever it starts with."""
-    folder = config.output / net.name
-    recipe = net.recipe or config.recipe
-    network = DenseNetwork(_architecture(net), config.seed)
+def _train_one(config: Config, net: NetworkConfig, stacks: _Stacks, validation: _Stacks) -> dict[str, Any]:
+    """Train one network in its folder, from whatever it starts with; return its line of the record."""
+    folder, recipe = config.output / net.name, net.recipe or config.recipe
+    for name in needs_of(config, net):
+        if not _is_done(config, name):
+            raise InputError(
+                f"network '{net.name}' needs '{name}', which is not trained to its end; run without --only"
+            )
+    if _is_done(config, net.name):
+        log.info("%s: done before", net.name)
+    network = DenseNetwork(architecture_of(config, net), config.seed)
     if net.initialise_from is not None:
-        first = load_model(_weights(config, net.initialise_from)).networks[0].named_weights()
+        first = _network(_weights(config, net.initialise_from)).named_weights()
         network.load_weights(first, only=network.shared_with(first))
-    if net.continues is not None and not (folder / "resume.safetensors").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("log.jsonl", "best.safetensors", "best.json", "resume.safetensors"):
-            shutil.copy2(config.output / net.continues / name, folder / name)
+    _check_inputs(config, net, folder, stacks)
+    if net.continues is not None:
+        _copy_state(config.output / net.continues, folder)
+    training = stacks.open(net.maps_from, net.stacks)
     sampler = Sampler(
-        stacks.open(net.maps_from, net.stacks),
+        training,
         network.architecture,
         net.patch,
         config.seed,
@@ -195,9 +186,8 @@ def _train_one(config: Config, net: NetworkConfig, stacks: _Stacks, validation: 
         recipe.elastic,
     )
     card = _card(config, stacks) | {"name": net.name, "network": dump(net), "recipe": vars(recipe)}
-    network.to(pick_device(config.device))
-    return train(
-        network,
+    best = train(
+        network.to(pick_device(config.device)),
         sampler,
         folder=folder,
         updates=net.updates,
@@ -205,27 +195,69 @@ def _train_one(config: Config, net: NetworkConfig, stacks: _Stacks, validation: 
         validation=validation.open(net.maps_from),
         card=card,
     )
+    return {"updates": net.updates, "seconds": _state(folder)["seconds"], **(vars(best) if best else {})}
 
 
-def _architecture(net: NetworkConfig) -> Architecture:
-    if isinstance(net.architecture, str):
-        return ARCHITECTURES[net.architecture]
-    return Architecture(net.name, tuple(net.architecture), net.join)
+def _check_inputs(config: Config, net: NetworkConfig, folder: Path, stacks: _Stacks) -> None:
+    """Refuse to go on with a network whose images, or the networks it builds on, are not those it began with."""
+    inputs: dict[str, Any] = {f"image of {one.name}": stacks.images[one.name] for one in stacks.chosen(net.stacks)}
+    inputs |= {name: _lineage(config, name) for name in needs_of(config, net)}
+    path = folder / "inputs.json"
+    if path.exists() and (folder / "resume.safetensors").exists():
+        before = json.loads(path.read_text())
+        for key in sorted({*before, *inputs}):
+            if before.get(key) != inputs.get(key):
+                raise RunMismatch(
+                    f"{folder} was trained with another {key}; choose another output, or start over with --fresh"
+                )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(inputs, indent=1) + "\n")
+
+
+def _copy_state(source: Path, folder: Path) -> None:
+    """Begin where the training in `source` ended, unless that was done before; the file to resume from comes last."""
+    if (folder / "resume.safetensors").exists():
+        return
+    for name in ("log.jsonl", "best.safetensors", "best.json", "resume.safetensors"):
+        part = folder / f".{name}.part"
+        shutil.copyfile(source / name, part)
+        os.replace(part, folder / name)
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    return read_tensors(folder / "resume.safetensors")[1]
+
+
+def _is_done(config: Config, name: str) -> bool:
+    folder = config.output / name
+    return (folder / "resume.safetensors").exists() and _state(folder)["update"] >= network_of(config, name).updates
+
+
+def _network(path: Path) -> DenseNetwork:
+    """Load the first network of a weights file; it need not be runnable by itself, as a model must."""
+    tensors, card = read_tensors(path)
+    if not card.get("networks"):
+        raise InputError(f"{path} holds weights of another program or architecture: it has no neuropil model card")
+    network = DenseNetwork(Architecture.from_dict(card["networks"][0]))
+    network.load_weights({name.removeprefix("0."): one for name, one in tensors.items() if name.startswith("0.")})
+    return network
 
 
 def _weights(config: Config, name: str) -> Path:
     """Path of a network of this run by name, or of a weights file."""
-    return config.output / name / f"{config.use}.safetensors" if name in _names(config) else Path(name)
+    return config.output / name / f"{config.use}.safetensors" if name in names_of(config) else Path(name)
 
 
-def _names(config: Config) -> list[str]:
-    return [net.name for net in config.networks]
+def _lineage(config: Config, name: str) -> list[str]:
+    """Fingerprints of a network's weights and of those whose maps it sees."""
+    parent = network_of(config, name).maps_from
+    return [fingerprint(_weights(config, name)), *(_lineage(config, parent) if parent else [])]
 
 
 def _chain(config: Config, stacks: _Stacks) -> Model:
-    models = [load_model(_weights(config, name)) for name in config.model or _names(config)[-1:]]
-    card = _card(config, stacks) | {"parts": [model.card for model in models]}
-    return Model(tuple(net for model in models for net in model.networks), card)
+    paths = [_weights(config, name) for name in model_of(config)]
+    parts = [read_tensors(path)[1] for path in paths]
+    return Model(tuple(_network(path) for path in paths), _card(config, stacks) | {"parts": parts})
 
 
 def _card(config: Config, stacks: _Stacks) -> dict[str, Any]:
@@ -239,30 +271,26 @@ def _card(config: Config, stacks: _Stacks) -> dict[str, Any]:
     }
 
 
-def _check(config: Config) -> None:
-    """Check what refers to other entries, before anything is opened."""
-    names: list[str] = []
+def _check_data(config: Config, stacks: _Stacks, validation: _Stacks) -> None:
+    """Check every network against every stack at the start, rather than hours later when its turn comes."""
+    pick_device(config.device)
     for net in config.networks:
-        if isinstance(net.architecture, str) and net.architecture not in ARCHITECTURES:
-            raise ConfigError(
-                f"architecture of network '{net.name}' must be one of {', '.join(ARCHITECTURES)}, or a list of layers;"
-                f" got '{net.architecture}'"
-            )
-        for key in ("maps_from", "continues"):
-            if getattr(net, key) not in (None, *names):
-                raise ConfigError(
-                    f"{key} of network '{net.name}' must name a network before it; got '{getattr(net, key)}'"
-                )
-        if (net.maps_from is None) != (_architecture(net).streams == 1):
-            rule = "needs maps_from for its second input" if net.maps_from is None else "has one input; drop maps_from"
-            raise ConfigError(f"network '{net.name}' {rule}")
-        names.append(net.name)
-    for kind, found in (("networks", names), ("stacks", [stack.name for stack in config.stacks])):
-        if len(set(found)) < len(found):
-            raise ConfigError(f"{kind} must have different names; got {', '.join(found)}")
-    for name in [*config.model, *([config.only] if config.only else [])]:
-        if name not in names:
-            raise ConfigError(f"'{name}' names no network; networks are {', '.join(names)}")
+        architecture = architecture_of(config, net)
+        Sampler(stacks.chosen(net.stacks), architecture, net.patch, config.seed)
+        heirs = [heir for heir in config.networks if heir.maps_from == net.name]
+        for stack in [*validation.all, *(stack for heir in heirs for stack in stacks.chosen(heir.stacks))]:
+            inference.check_extent(architecture, stack.image.shape)
+        if net.initialise_from is not None:
+            _check_shared(config, net, net.initialise_from)
+
+
+def _check_shared(config: Config, net: NetworkConfig, name: str) -> None:
+    known = name in names_of(config)
+    source = DenseNetwork(architecture_of(config, network_of(config, name))) if known else _network(Path(name))
+    if not DenseNetwork(architecture_of(config, net)).shared_with(source.named_weights()):
+        raise ConfigError(
+            f"initialise_from of network '{net.name}': its first layer has another name or size in '{name}'"
+        )
 
 
 def _summary(record: dict[str, Any], path: Path) -> str:

@@ -1,0 +1,94 @@
+"""Draw the pictures of docs/concepts.md from synthetic tissue: python docs/pictures.py [FOLDER].
+
+One section is taken through the whole chain, with the functions a user would call. Nothing here is drawn by hand, so
+the pictures change when the code does.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuropil.labels import apply_lookup
+from neuropil.report.pictures import ORANGE, draw, outlines, paint, png_uri
+from neuropil.segmentation.affinities import affinities_from_boundary_map
+from neuropil.segmentation.linkage import (
+    ConstantSize,
+    cut,
+    fragment_sizes,
+    merge_tree,
+    remove_dust,
+    size_dependent_linkage,
+)
+from neuropil.segmentation.region_graph import Edges, region_edges
+from neuropil.segmentation.watershed import watershed
+from neuropil.synthetic import boundary_map_from_truth, make_tissue
+
+SHAPE, VOXEL_SIZE = (3, 176, 176), (50.0, 8.0, 8.0)
+SECTION = 1
+CUTS = (0.97, 0.85, 0.3)
+FLAWS = {"gaps": 0.02, "false_boundaries": 0.08, "noise": 0.03}
+Picture = NDArray[np.uint8]
+
+
+def main(folder: Path) -> None:
+    """Write all pictures into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, picture in pictures().items():
+        uri = png_uri(picture.repeat(2, axis=0).repeat(2, axis=1))
+        (folder / f"{name}.png").write_bytes(base64.b64decode(uri.partition(",")[2]))
+
+
+def pictures() -> dict[str, Picture]:
+    """Return one picture (y, x) or (y, x, 3) per array of the chain."""
+    tissue = make_tissue(SHAPE, rng=np.random.default_rng(4), voxel_size=VOXEL_SIZE)
+    boundary = boundary_map_from_truth(tissue.ids, rng=np.random.default_rng(1), **FLAWS)
+    links = affinities_from_boundary_map(boundary, per_section=False, rule="min")
+    flat = affinities_from_boundary_map(boundary[SECTION : SECTION + 1], rule="min")
+    fragments = watershed(flat, low=0.02, high=0.99)
+    sizes, edges = fragment_sizes(fragments), region_edges(fragments, flat)
+    lookup = remove_dust(size_dependent_linkage(edges, sizes, ConstantSize(40, 0.3)), sizes, 40)
+    merged = apply_lookup(fragments[0], lookup)
+    tree = merge_tree(edges.contract(lookup), int(lookup.max()))
+    truth = tissue.ids[SECTION]
+    cuts = [paint(apply_lookup(merged, cut(tree, threshold)), truth) for threshold in CUTS]
+    gap = np.full((SHAPE[1], 4, 3), 255, np.uint8)
+    return {
+        "image": tissue.image[SECTION],
+        "labels": paint(truth),
+        "boundary": _grey(boundary[SECTION]),
+        "affinities": np.stack([_grey(links[c, SECTION]) for c in (0, 1, 2)], axis=-1),
+        "fragments": paint(fragments[0]),
+        "edges": draw_edges(fragments[0], edges),
+        "cuts": np.concatenate([part for one in cuts for part in (one, gap)][:-1], axis=1),
+        "segmentation": draw(cuts[1], outlines(truth), (255, 255, 255)),
+    }
+
+
+def draw_edges(fragments: NDArray[np.uint64], edges: Edges) -> Picture:
+    """Colour the pixels where two fragments touch by the affinity of their edge: dark blue 0, orange 1."""
+    score = {(int(u), int(v)): float(a) for u, v, a in zip(edges.u, edges.v, edges.affinity)}
+    picture = np.repeat(np.where(fragments > 0, np.uint8(225), np.uint8(255))[..., None], 3, axis=-1)
+    low, high = np.array((30, 40, 110)), np.array(ORANGE)
+    for axis in (0, 1):
+        here, there = (np.moveaxis(fragments, axis, 0)[part] for part in (slice(None, -1), slice(1, None)))
+        for p, q in zip(*np.nonzero((here != there) & (here > 0) & (there > 0))):
+            pair = sorted((int(here[p, q]), int(there[p, q])))
+            affinity = score[(pair[0], pair[1])]
+            y, x = (p, q) if axis == 0 else (q, p)
+            picture[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2] = np.rint(low + affinity * (high - low)).astype(
+                np.uint8
+            )
+    return picture
+
+
+def _grey(values: NDArray[np.float32]) -> Picture:
+    return np.rint(values * 255).astype(np.uint8)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "pictures")

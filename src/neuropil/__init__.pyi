@@ -1,0 +1,88 @@
+"""The public names for type checkers; `neuropil/__init__.py` loads them on first use."""
+
+from neuropil.errors import (
+    ConfigError,
+    InputError,
+    MissingExtra,
+    NeuropilError,
+    OutputExists,
+    RunMismatch,
+    StorageFull,
+    VolumeError,
+    VolumeNotFound,
+)
+from neuropil.geometry import Box, grid
+from neuropil.labels import apply_lookup, contingency, relabel
+from neuropil.metrics.curves import components_curve, merge_tree_curve
+from neuropil.metrics.information import variation_of_information
+from neuropil.metrics.pixel_error import best_pixel_error, pixel_error
+from neuropil.metrics.rand import adapted_rand_error, rand_scores
+from neuropil.networks.architecture import N4, VD2D, VD2D3D, Architecture
+from neuropil.networks.checkpoint import load_model, save_model
+from neuropil.networks.inference import predict
+from neuropil.networks.network import DenseNetwork
+from neuropil.networks.training import Recipe, train
+from neuropil.segmentation.affinities import affinities_from_boundary_map
+from neuropil.segmentation.boundary import boundary_from_labels
+from neuropil.segmentation.components import (
+    components_of_map,
+    connected_components,
+)
+from neuropil.segmentation.linkage import (
+    cut,
+    merge_tree,
+    size_dependent_linkage,
+)
+from neuropil.segmentation.region_graph import region_edges
+from neuropil.segmentation.segment import segment_affinities
+from neuropil.segmentation.watershed import watershed
+from neuropil.synthetic import make_tissue
+from neuropil.volume import create_volume, open_volume
+
+__version__: str
+__all__ = [
+    "Architecture",
+    "Box",
+    "ConfigError",
+    "DenseNetwork",
+    "InputError",
+    "MissingExtra",
+    "N4",
+    "NeuropilError",
+    "OutputExists",
+    "Recipe",
+    "RunMismatch",
+    "StorageFull",
+    "VD2D",
+    "VD2D3D",
+    "VolumeError",
+    "VolumeNotFound",
+    "adapted_rand_error",
+    "affinities_from_boundary_map",
+    "apply_lookup",
+    "best_pixel_error",
+    "boundary_from_labels",
+    "components_curve",
+    "components_of_map",
+    "connected_components",
+    "contingency",
+    "create_volume",
+    "cut",
+    "grid",
+    "load_model",
+    "make_tissue",
+    "merge_tree",
+    "merge_tree_curve",
+    "open_volume",
+    "pixel_error",
+    "predict",
+    "rand_scores",
+    "region_edges",
+    "relabel",
+    "save_model",
+    "segment_affinities",
+    "size_dependent_linkage",
+    "train",
+    "variation_of_information",
+    "watershed",
+]

@@ -1,0 +1,77 @@
+"""The files of examples/: valid, as the paper has it, and run from end to end with a few updates."""
+
+import importlib
+import tomllib
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from neuropil.cli import main
+from neuropil.config import load
+from neuropil.networks.training import Recipe
+from neuropil.stages import STAGES
+from neuropil.stages.train_config import check
+from neuropil.synthetic import make_tissue
+
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.toml"))
+PAPER = next(path for path in EXAMPLES if path.name == "vd2d3d_vnc.toml")
+
+
+def config_of(path, verb):
+    return load(importlib.import_module(f"neuropil.stages.{verb}").Config, verb, list(STAGES), path)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_every_table_is_valid_and_train_and_test_sections_are_apart(path):
+    verbs = list(tomllib.loads(path.read_text()))
+    assert "train" in verbs
+    configs = {verb: config_of(path, verb) for verb in verbs}
+    check(configs["train"])
+    trained, *others = [stack.sections for stack in [*configs["train"].stacks, *configs["train"].validation]]
+    if configs["predict"].sections is not None:
+        others.append(configs["predict"].sections)
+    for one in others:
+        assert one[0] >= trained[1]
+    assert all(stack.sections[1] - stack.sections[0] >= 5 for stack in configs["train"].validation)
+
+
+def test_the_paper_s_schedule():
+    config = config_of(PAPER, "train")
+    assert {net.name: (net.patch, net.updates) for net in config.networks} == {
+        "vd2d": ((1, 150, 150), 60_000),
+        "vd2d3d": ((1, 100, 100), 90_000),
+        "vd2d_90k": ((1, 150, 150), 90_000),
+    }
+    assert (config.model, config.use) == (["vd2d_90k", "vd2d3d"], "last")
+    assert Recipe(**{**vars(config.recipe), "validate_every": 1000}) == Recipe()  # the defaults are the paper's
+    n4 = config_of(PAPER.with_name("n4_vnc.toml"), "train").networks[0]
+    assert (n4.architecture, n4.patch, n4.updates) == ("n4", (1, 200, 200), 90_000)
+
+
+def test_the_paper_s_example_runs(tmp_path, monkeypatch, capsys):
+    """All four commands of the file, on synthetic sections under the name of the real ones, one update each."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NEUROPIL_DATA", str(tmp_path / "data"))
+    tissue = make_tissue((20, 112, 116), rng=np.random.default_rng(0), voxel_size=(50.0, 12.0, 12.0))
+    (tmp_path / "data" / "vnc").mkdir(parents=True)
+    with h5py.File(tmp_path / "data" / "vnc" / "vnc_x000-703.h5", "w") as file:
+        file["raw"] = tissue.image
+        file["labels"] = np.where(tissue.ids > 0, 255, 0).astype(np.uint8)
+        file.attrs["voxel_size_nm_zyx"] = tissue.voxel_size
+    small = ["--set", "train.validation=[]", "--set", "train.stacks.vnc.sections=0:5", "--set", "train.device=cpu"]
+    for name, updates in (("vd2d", 1), ("vd2d3d", 1), ("vd2d_90k", 2)):
+        small += [
+            "--set",
+            f"train.networks.{name}.updates={updates}",
+            "--set",
+            f"train.networks.{name}.patch=[1, 4, 4]",
+        ]
+    assert main(["train", str(PAPER), "--quiet", *small]) == 0, capsys.readouterr().err
+    fewer = {"predict": ["--sections", "15:20"], "evaluate": ["--truth-sections", "15:20"], "report": []}
+    for verb, flags in fewer.items():
+        assert main([verb, str(PAPER), "--quiet", *flags]) == 0, capsys.readouterr().err
+    with h5py.File("runs/vnc/test.h5") as file:
+        assert file["map"].shape == (5, 112, 116)
+    assert Path("runs/vnc/report.html").stat().st_size > 10_000

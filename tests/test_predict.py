@@ -1,0 +1,238 @@
+"""`neuropil predict`: a recursive pair over files; tiles, metadata, kill and rerun, full disk, refusals."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small import OFFSET, VOXEL_SIZE, command, good, load, pair, process, sentence, small_disk, stack, store, untouched
+from tiny import TINY, TINY_RECURSIVE
+
+from neuropil.networks.checkpoint import Model, load_model, save_model
+from neuropil.networks.inference import peak_memory, predict
+from neuropil.networks.network import DenseNetwork
+from neuropil.networks.sampling import SectionStatistics
+from neuropil.volume import exists, open_volume
+
+SMALL = max(peak_memory(net, (1, 16, 16)) for net in (TINY, TINY_RECURSIVE)) * 1.001 / 1e9  # GB, for the least tile
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> list[object]:
+    """A command that predicts a small stack, without --output."""
+    data, weights = stack(tmp_path / "s.h5"), pair(tmp_path / "pair.safetensors")
+    return ["predict", "--weights", weights, "--input", f"{data}:raw"]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    for folder in small_disk(tmp_path / "disk", "150k"):
+        yield folder
+        return
+    pytest.skip("mounting a small disk is not permitted here")
+
+
+def test_a_pair_runs_as_one_model(job: list[object], tmp_path: Path) -> None:
+    good(*job, "--output", tmp_path / "map.zarr", "--dtype", "float32")
+    image, model = load(f"{tmp_path}/s.h5:raw"), load_model(tmp_path / "pair.safetensors")
+    standard = SectionStatistics.of(image.__getitem__, len(image)).apply(image, slice(None))
+    first = predict(model.networks[0], [standard])
+    expected = predict(model.networks[1], [standard, first])
+    made = load(tmp_path / "map.zarr")
+    assert made.shape == image.shape
+    assert np.abs(made - expected).max() <= 1e-5
+    assert not (tmp_path / "map.zarr.unfinished").exists()
+
+
+def test_tiled_equals_whole(job: list[object], tmp_path: Path) -> None:
+    good(*job, "--output", tmp_path / "whole.zarr", "--dtype", "float32")
+    tiled = command(*job, "--output", tmp_path / "tiled.zarr", "--dtype", "float32", "--max-memory", SMALL)
+    assert "2-tiny_recursive: 54/54" in tiled.err
+    assert np.abs(load(tmp_path / "whole.zarr") - load(tmp_path / "tiled.zarr")).max() <= 1e-5
+
+
+@pytest.mark.parametrize("output", ["map.h5:a/map", "map.tif", "map.zarr", "sections"])
+def test_formats_scale_and_place(job: list[object], tmp_path: Path, output: str) -> None:
+    good(*job, "--output", tmp_path / "exact.zarr", "--dtype", "float32", "--sections", "2:5")
+    good(*job, "--output", tmp_path / output, "--sections", "2:5")
+    with open_volume(f"{tmp_path}/{output}") as volume:
+        assert (volume.shape, volume.dtype) == ((3, 40, 44), np.uint8)
+        known = volume.metadata
+        assert (known.kind, known.voxel_size) == ("boundary", VOXEL_SIZE)
+        assert known.offset == (OFFSET[0] + 2 * VOXEL_SIZE[0], *OFFSET[1:])
+        assert known.scale == pytest.approx(1 / 255)
+        assert np.abs(volume.read() / 255 - load(tmp_path / "exact.zarr")).max() <= 0.5 / 255 + 1e-6
+
+
+def test_sections_are_predicted_as_a_stack_of_their_own(job: list[object], tmp_path: Path) -> None:
+    store(tmp_path / "part.h5:raw", load(f"{tmp_path}/s.h5:raw")[2:5])
+    good(*job, "--output", tmp_path / "a.zarr", "--sections", "2:5")
+    good(*job, "--input", f"{tmp_path}/part.h5:raw", "--output", tmp_path / "b.zarr")
+    np.testing.assert_array_equal(load(tmp_path / "a.zarr"), load(tmp_path / "b.zarr"))
+
+
+def test_record_beside_the_output(job: list[object], tmp_path: Path) -> None:
+    good(*job, "--output", f"{tmp_path}/map.h5:m", "--augment", "--json", tmp_path / "out.json")
+    record = json.loads((tmp_path / "map.h5.m.json").read_text())
+    assert record["model"] == "tiny -> tiny_recursive"
+    assert record["config"]["augment"] is True
+    assert record["versions"]["neuropil"]
+    assert len(record["weights_sha256"]) == 64
+    assert json.loads((tmp_path / "out.json").read_text())["shape"] == [6, 40, 44]
+
+
+def start_and_kill(words: list[object], ledger: Path, blocks: int) -> None:
+    """Run a command as a process and kill it once so many blocks are done."""
+    running = process(*words)
+    while running.poll() is None:
+        if ledger.exists() and ledger.read_bytes().count(b"\n") >= blocks:
+            break
+        time.sleep(0.002)
+    running.kill()
+    running.communicate()
+    assert running.returncode == -signal.SIGKILL, "finished before it was killed"
+
+
+def test_kill_9_loses_nothing(tmp_path: Path) -> None:
+    data, weights = stack(tmp_path / "s.h5", (4, 64, 64)), pair(tmp_path / "pair.safetensors")
+    job = ["predict", "--weights", weights, "--input", f"{data}:raw", "--max-memory", SMALL, "--dtype", "float32"]
+    good(*job, "--output", tmp_path / "whole.zarr")
+    ledger = tmp_path / "killed.zarr.unfinished" / "done.jsonl"
+    start_and_kill([*job, "--output", tmp_path / "killed.zarr"], ledger, 20)
+    assert not exists(tmp_path / "killed.zarr")
+    done = Counter(json.loads(line)["step"] for line in ledger.read_text().splitlines() if line.endswith("}"))
+    assert sum(done.values()) >= 20
+    with ledger.open("a") as file:
+        file.write('{"step": "1-ti')  # as if killed while writing
+    again = command(*job, "--output", tmp_path / "killed.zarr")
+    assert again.code == 0, again.err
+    for step, count in done.items():
+        assert re.search(rf"{step}: {count} of \d+ blocks were done before", again.err)
+    assert load(tmp_path / "killed.zarr").tobytes() == load(tmp_path / "whole.zarr").tobytes()
+    assert not ledger.parent.exists()
+
+
+@pytest.fixture
+def stopped(job: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """A command that was stopped by the user after some blocks."""
+    from neuropil.networks import inference
+
+    calls = iter(range(20))
+
+    def stop(*args, run=inference.predict_box, **options):
+        if next(calls) == 19:
+            raise KeyboardInterrupt
+        return run(*args, **options)
+
+    words = [*job, "--output", tmp_path / "map.zarr", "--max-memory", SMALL]
+    with monkeypatch.context() as patch:
+        patch.setattr(inference, "predict_box", stop)
+        assert command(*words).code == 130
+    assert (tmp_path / "map.zarr.unfinished" / "done.jsonl").read_text().count("\n") == 19
+    return words
+
+
+def test_other_parameters_are_refused_by_name(stopped: list[object], tmp_path: Path) -> None:
+    with untouched(tmp_path):
+        assert "was made with augment = False, now True; give the old value, or start over with --fresh" in sentence(
+            *stopped, "--augment"
+        )
+        assert "sections = None, now [0, 3]" in sentence(*stopped, "--sections", "0:3")
+        assert "precision = 'float32', now 'bfloat16'" in sentence(*stopped, "--precision", "bfloat16")
+    pair(tmp_path / "pair.safetensors", seed=5)
+    assert "weights = '" in sentence(*stopped)
+    pair(tmp_path / "pair.safetensors")
+    store(tmp_path / "s.h5:raw", 255 - load(f"{tmp_path}/s.h5:raw"), overwrite=True)
+    assert "values of the image = '" in sentence(*stopped)
+    done = command(*stopped, "--fresh")
+    assert done.code == 0
+    assert "done before" not in done.err
+
+
+def test_what_does_not_change_the_result_may_change(stopped: list[object], tmp_path: Path) -> None:
+    done = command(*stopped, "--dtype", "float32")
+    assert "1-tiny: 18 of 18 blocks were done before" in done.err
+    assert "2-tiny_recursive: 1 of 54 blocks were done before" in done.err
+    assert load(tmp_path / "map.zarr").dtype == np.float32
+
+
+def test_a_lost_scratch_file_is_made_again(stopped: list[object], tmp_path: Path) -> None:
+    (tmp_path / "map.zarr.unfinished" / "1-tiny.npy").unlink()
+    good(*stopped)
+    good(*stopped[:-4], "--output", tmp_path / "whole.zarr")
+    np.testing.assert_allclose(load(tmp_path / "map.zarr").astype(int), load(tmp_path / "whole.zarr"), atol=1)
+
+
+def test_output_exists(job: list[object], tmp_path: Path) -> None:
+    store(tmp_path / "map.h5:map", np.zeros((1, 2, 3), np.uint8))
+    with untouched(tmp_path):
+        assert "exists; give --overwrite" in sentence(*job, "--output", f"{tmp_path}/map.h5:map")
+        assert "is the input itself" in sentence(*job, "--output", f"{tmp_path}/s.h5:raw", "--overwrite")
+    good(*job, "--output", f"{tmp_path}/map.h5:map", "--overwrite")
+    assert load(tmp_path / "map.h5:map").shape == (6, 40, 44)
+
+
+@pytest.mark.parametrize("output", ["map.h5:map", "map.zarr", "map.tif", "sections"])
+@pytest.mark.parametrize(("size", "left"), [("100k", False), ("300k", True), ("500k", True)])
+def test_full_disk(disk: Path, tmp_path: Path, output: str, size: str, left: bool) -> None:
+    """The first or second scratch file, then the output, does not fit; with more room the same command goes on."""
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
+    data, weights = stack(tmp_path / "s.h5", (6, 96, 96)), pair(tmp_path / "pair.safetensors")
+    job = ["predict", "--weights", weights, "--input", f"{data}:raw", "--dtype", "float32", "--quiet"]
+    assert sentence(*job, "--output", disk / output).startswith("the disk is full")
+    assert not exists(disk / output)
+    assert [path.name for path in disk.iterdir()] == ([f"{output.replace(':', '.')}.unfinished"] if left else [])
+    good(*job, "--output", tmp_path / output)
+    subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
+    good(*job, "--output", disk / output)
+    assert load(disk / output).tobytes() == load(tmp_path / output).tobytes()
+
+
+def test_refusals_leave_nothing(job: list[object], tmp_path: Path) -> None:
+    image = np.random.default_rng(0).random((3, 30, 30), dtype=np.float32)
+    nan = image.copy()
+    nan[1, 4, 5] = np.nan
+    infinite = image.copy()
+    infinite[2, 4, 5] = np.inf
+    uris = {
+        "small": store(tmp_path / "v.h5:small", image[:1, :4]),
+        "nan": store(tmp_path / "v.h5:nan", nan),
+        "inf": store(tmp_path / "v.h5:inf", infinite),
+        "four": store(tmp_path / "v.h5:four", np.stack([image] * 3)),
+        "labels": f"{tmp_path}/s.h5:labels",
+    }
+    (tmp_path / "foreign.safetensors").write_bytes(b"not weights")
+    save_model(tmp_path / "half.safetensors", Model((DenseNetwork(TINY_RECURSIVE),)))
+    out = ["--output", tmp_path / "map.zarr"]
+    with untouched(tmp_path):
+        assert "is smaller than the field of view (1, 7, 7) of 'tiny'; it needs 3 more in y" in sentence(
+            *job, "--input", uris["small"], *out
+        )
+        assert "v.h5:nan: the image must be finite; section 1 holds NaN" in sentence(*job, "--input", uris["nan"], *out)
+        assert "section 2 holds NaN or infinity" in sentence(*job, "--input", uris["inf"], *out)
+        assert "must be an image with axes z, y, x; it has 4 axes" in sentence(*job, "--input", uris["four"], *out)
+        assert "must be an image; its metadata call it labels" in sentence(*job, "--input", uris["labels"], *out)
+        assert "sections must lie within 0:6" in sentence(*job, *out, "--sections", "3:9")
+        assert "max_memory must be at least" in sentence(*job, *out, "--max-memory", "0.001")
+        assert "not a readable safetensors file" in sentence(*job, *out, "--weights", tmp_path / "foreign.safetensors")
+        assert "does not exist" in sentence(*job, *out, "--weights", tmp_path / "none.safetensors")
+        assert re.search(
+            "another network's map|run as a chain", sentence(*job, *out, "--weights", tmp_path / "half.safetensors")
+        )
+        assert "device must be auto, cpu" in sentence(*job, *out, "--device", "tpu")
+        assert "cannot tell the format" in sentence(*job, "--output", tmp_path / "map.nrrd")
+
+
+def test_another_voxel_size_is_told(job: list[object], tmp_path: Path) -> None:
+    store(tmp_path / "coarse.h5:raw", load(f"{tmp_path}/s.h5:raw"), voxel_size=(50, 8, 8))
+    done = command(*job, "--input", f"{tmp_path}/coarse.h5:raw", "--output", tmp_path / "map.zarr")
+    assert done.code == 0
+    assert "the model was trained at (50.0, 4.0, 4.0) nm" in done.err

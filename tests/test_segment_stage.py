@@ -1,0 +1,110 @@
+"""`neuropil segment`: outputs read back with their place, the merge tree beside them, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small import OFFSET, VOXEL_SIZE, good, load, sentence, stack, store, untouched
+
+from neuropil.labels import contingency
+from neuropil.metrics.rand import rand_scores
+from neuropil.segmentation.linkage import MergeTree, cut
+from neuropil.volume import open_volume
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> np.ndarray:
+    return load(f"{stack(tmp_path / 's.h5')}:labels")
+
+
+@pytest.fixture
+def boundary(tmp_path: Path, truth: np.ndarray) -> str:
+    """A perfect boundary map as predict writes it."""
+    facts = {"voxel_size": VOXEL_SIZE, "offset": OFFSET, "kind": "boundary", "scale": 1 / 255}
+    return store(f"{tmp_path}/m.h5:map", np.where(truth == 0, 230, 25).astype(np.uint8), **facts)
+
+
+SIZES = ["--size", 4, "--dust", 4]
+
+
+@pytest.mark.parametrize("method", ["components", "watershed"])
+def test_a_perfect_map_gives_the_cells(tmp_path: Path, truth: np.ndarray, boundary: str, method: str) -> None:
+    out = f"{tmp_path}/ids.zarr"
+    said = good(
+        "segment", "--input", boundary, "--output", out, "--method", method, *SIZES, "--json", tmp_path / "o.json"
+    )
+    with open_volume(out) as volume:
+        labels = volume.read()
+        assert (volume.dtype, volume.metadata.kind) == (np.uint64, "labels")
+        assert (volume.metadata.voxel_size, volume.metadata.offset) == (VOXEL_SIZE, OFFSET)
+    cells = truth + np.arange(len(truth), dtype=np.uint64)[:, None, None] * np.uint64(1000) * (truth > 0)
+    assert rand_scores(contingency(labels, cells)).f == pytest.approx(1)
+    count = len(np.unique(labels)) - 1
+    assert f"{count} segments" in said
+    assert json.loads((tmp_path / "o.json").read_text())["segments"] == count
+    assert json.loads((tmp_path / "ids.zarr.json").read_text())["config"]["method"] == method
+
+
+def test_sections_in_three_dimensions(tmp_path: Path, truth: np.ndarray, boundary: str) -> None:
+    good(
+        "segment", "--input", boundary, "--output", tmp_path / "a.tif", "--no-per-section", "--sections", "2:5", *SIZES
+    )
+    with open_volume(tmp_path / "a.tif") as volume:
+        assert volume.metadata.offset == (OFFSET[0] + 100, *OFFSET[1:])
+        assert rand_scores(contingency(volume.read(), truth[2:5])).f == pytest.approx(1)
+
+
+def test_fragments_and_merge_tree_give_the_segmentation(tmp_path: Path, truth: np.ndarray) -> None:
+    rng = np.random.default_rng(0)
+    noisy = np.clip((truth == 0) * 0.6 + rng.random(truth.shape) * 0.4, 0, 1).astype(np.float32)
+    uri = store(tmp_path / "noisy.zarr", noisy, kind="boundary")
+    words = ["segment", "--input", uri, "--output", tmp_path / "ids.zarr", "--fragments", f"{tmp_path}/f.h5:fragments"]
+    good(*words, *SIZES, "--merge-threshold", 0.5)
+    fragments = load(f"{tmp_path}/f.h5:fragments")
+    with np.load(tmp_path / "f.h5.fragments.tree.npz") as file:
+        tree = MergeTree(file["u"], file["v"], file["affinity"], int(fragments.max()))
+    np.testing.assert_array_equal(cut(tree, 0.5)[fragments], load(tmp_path / "ids.zarr"))
+
+
+def test_affinities(tmp_path: Path, truth: np.ndarray) -> None:
+    links = np.zeros((3, *truth.shape), np.float32)
+    for axis, offset in enumerate(np.eye(3, dtype=int)):
+        here, there = (tuple(slice(a, b) for a, b in zip(*ends)) for ends in (
+            (offset, truth.shape), ((0, 0, 0), np.array(truth.shape) - offset)))  # fmt: skip
+        links[(axis, *here)] = (truth[here] == truth[there]) & (truth[here] > 0)
+    offsets = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
+    uri = store(tmp_path / "a.zarr", links, kind="affinities", offsets=offsets)
+    good("segment", "--input", uri, "--output", tmp_path / "ids.zarr", *SIZES)
+    assert rand_scores(contingency(load(tmp_path / "ids.zarr"), truth)).f == pytest.approx(1)
+    other = store(tmp_path / "b.zarr", links, kind="affinities", offsets=((1, 0, 0), (0, 1, 0), (0, 0, 1)))
+    out = ["--output", tmp_path / "no.zarr"]
+    with untouched(tmp_path):
+        assert "affinities must have the offsets" in sentence("segment", "--input", other, *out)
+        assert "needs a boundary map" in sentence("segment", "--input", uri, *out, "--method", "components")
+
+
+def test_refusals_leave_nothing(tmp_path: Path, boundary: str) -> None:
+    nan = np.zeros((2, 9, 9), np.float32)
+    nan[0, 1, 2] = np.nan
+    uris = {"nan": store(tmp_path / "v.h5:nan", nan), "big": store(tmp_path / "v.h5:big", nan[1:] + 3)}
+    out = ["--output", tmp_path / "ids.zarr"]
+    with untouched(tmp_path):
+        for uri in uris.values():
+            for method in ("watershed", "components"):
+                words = sentence("segment", "--input", uri, *out, "--method", method)
+                assert "must lie in [0, 1] without NaN" in words
+        assert "must be a boundary map" in sentence("segment", "--input", f"{tmp_path}/s.h5:labels", *out)
+        assert "is the input itself" in sentence("segment", "--input", boundary, "--output", boundary, "--overwrite")
+        both = sentence("segment", "--input", boundary, *out, "--fragments", tmp_path / "ids.zarr")
+        assert "is the place of another output" in both
+        assert "drop fragments" in sentence(
+            "segment", "--input", boundary, *out, "--fragments", tmp_path / "f.zarr", "--method", "components"
+        )
+        assert "low" in sentence("segment", "--input", boundary, *out, "--low", 0.9, "--high", 0.1)
+        assert "'rule' in [segment]" in sentence("segment", "--input", boundary, *out, "--rule", "max")
+        assert "exists; give --overwrite" in sentence(
+            "segment", "--input", boundary, "--output", f"{tmp_path}/s.h5:raw"
+        )
