@@ -21,7 +21,7 @@ def test_from_nothing_to_the_report(tmp_path: Path) -> None:
     data = tmp_path / "tissue.h5"
     assert "datasets raw, labels, membrane" in run("synthetic", data, "--shape", "8,96,96", "--seed", 1)
     assert "50 × 4 × 4 nm" in run("info", f"{data}:raw")
-    toml, folder = recipe_toml(tmp_path, data, updates=60), tmp_path / "run"
+    toml, folder = recipe_toml(tmp_path, data, updates=40), tmp_path / "run"
     toml.write_text(toml.read_text() + f'[predict]\nweights = "{folder}/model.safetensors"\ninput = "{data}:raw"\n')
     assert "model:" in run("train", toml, "--quiet")
     run("predict", toml, "--output", tmp_path / "map.zarr", "--sections", "6:8")

@@ -34,10 +34,8 @@ def job(tmp_path: Path) -> list[object]:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    for folder in small_disk(tmp_path / "disk", "150k"):
+    with small_disk(tmp_path / "disk", "150k") as folder:
         yield folder
-        return
-    pytest.skip("mounting a small disk is not permitted here")
 
 
 def test_a_pair_runs_as_one_model(job: list[object], tmp_path: Path) -> None:
@@ -55,7 +53,8 @@ def test_a_pair_runs_as_one_model(job: list[object], tmp_path: Path) -> None:
 def test_tiled_equals_whole(job: list[object], tmp_path: Path) -> None:
     good(*job, "--output", tmp_path / "whole.zarr", "--dtype", "float32")
     tiled = command(*job, "--output", tmp_path / "tiled.zarr", "--dtype", "float32", "--max-memory", SMALL)
-    assert "2-tiny_recursive: 54/54" in tiled.err
+    blocks = [int(n) for n in re.findall(r": (\d+)/\1\n", tiled.err)]
+    assert min(blocks) > 10, "the limit must be so small that there are many tiles"
     assert np.abs(load(tmp_path / "whole.zarr") - load(tmp_path / "tiled.zarr")).max() <= 1e-5
 
 
@@ -159,8 +158,7 @@ def test_other_parameters_are_refused_by_name(stopped: list[object], tmp_path: P
 
 def test_what_does_not_change_the_result_may_change(stopped: list[object], tmp_path: Path) -> None:
     done = command(*stopped, "--dtype", "float32")
-    assert "1-tiny: 18 of 18 blocks were done before" in done.err
-    assert "2-tiny_recursive: 1 of 54 blocks were done before" in done.err
+    assert sum(map(int, re.findall(r"(\d+) of \d+ blocks were done before", done.err))) == 19
     assert load(tmp_path / "map.zarr").dtype == np.float32
 
 
