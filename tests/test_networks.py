@@ -92,6 +92,18 @@ def test_vd2d3d_takes_over_the_layers_before_the_third_pooling():
     assert shared == [f"{name}.{kind}" for name in names for kind in ("weight", "bias")]
 
 
+def test_a_network_that_takes_over_begins_with_the_others_features():
+    source, heir = DenseNetwork(VD2D, 1), DenseNetwork(VD2D3D, 2)
+    heir.take_over(source.named_weights())
+    image = torch.randn(1, 1, 5, 86, 87)
+    with torch.no_grad():
+        maps = [heir.eval()([image, torch.rand(image.shape)]) for _ in range(2)]
+    assert torch.equal(*maps)  # the recursive input does not speak yet
+    assert torch.equal(heir.named_weights()["conv3b.weight"], source.named_weights()["conv3b.weight"])
+    heir([image, torch.rand(image.shape)]).sum().backward()
+    assert heir.weights["conv1c:recursive:weight"].grad.abs().max() > 0  # but it learns to
+
+
 def test_initialisation_spread():
     weight = DenseNetwork(VD2D, 3).named_weights()["conv4b.weight"]
     assert weight.std().item() == pytest.approx(np.sqrt(2 / (60 * 9)), rel=0.02)

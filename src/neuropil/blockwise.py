@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from neuropil.errors import RunMismatch
+from neuropil.files import write_json
 from neuropil.geometry import Box
 from neuropil.progress import Progress
 
@@ -73,10 +74,7 @@ class Ledger:
     def _start(self, parameters: dict[str, Any]) -> None:
         self.remove()
         self.folder.mkdir(parents=True)
-        path = self.folder / "parameters.json"
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(parameters, indent=1))
-        os.replace(part, path)
+        write_json(self.folder / "parameters.json", parameters)
 
     def _check(self, parameters: dict[str, Any]) -> None:
         path = self.folder / "parameters.json"

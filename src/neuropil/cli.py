@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import errno
 import importlib
-import json
 import logging
 import math
 import os
@@ -24,6 +23,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from neuropil import __version__, progress
 from neuropil.errors import ConfigError, InputError, NeuropilError
+from neuropil.files import write_json
 from neuropil.stages import STAGES
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -86,30 +86,10 @@ def _run_stage(verb: str, stage: types.ModuleType, given: dict[str, Any]) -> int
         _log_to_stderr(quiet=quiet)
         result = stage.run(config)
     if common["json"]:
-        _write_json(Path(common["json"]), result.data)
+        write_json(Path(common["json"]), result.data)
     if result.summary:
         print(result.summary)
     return 0
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(json.dumps(_without_nan(data), indent=1, default=str) + "\n")
-        os.replace(part, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
-
-
-def _without_nan(data: Any) -> Any:
-    """Replace NaN and infinities, which JSON does not have, by null."""
-    if isinstance(data, dict):
-        return {key: _without_nan(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_without_nan(value) for value in data]
-    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def _fail(sentence: str) -> int:

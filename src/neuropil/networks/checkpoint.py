@@ -7,7 +7,6 @@ one before. A recursive pair is thus one file. The header is what is read, so a 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from neuropil import __version__
 from neuropil.errors import InputError, StorageFull, VolumeError, VolumeNotFound
+from neuropil.files import replacing, write_json
 from neuropil.networks.architecture import Architecture
 from neuropil.networks.network import DenseNetwork
 
@@ -61,7 +61,7 @@ def save_model(path: Path, model: Model) -> None:
         "normalisation": NORMALISATION,
     }
     write_tensors(path, tensors, card)
-    write_text(path.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
+    write_json(path.with_suffix(".json"), card)
 
 
 def load_model(path: Path) -> Model:
@@ -82,21 +82,19 @@ def load_model(path: Path) -> Model:
         prefix = f"{index}."
         net.load_weights({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
         networks.append(net.eval())
-    if not networks or any(net.architecture.streams != min(index, 1) + 1 for index, net in enumerate(networks)):
-        raise InputError(f"{path} must hold a network of one input, then networks of two; it cannot be run as a chain")
+    if not networks:
+        raise InputError(f"{path} holds no network")
     return Model(tuple(networks), card)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, Any]) -> None:
     """Write tensors with a JSON header to `path`, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
     try:
-        save_file(dict(tensors), part, {"card": json.dumps(header)})
+        with replacing(path) as part:
+            save_file(dict(tensors), part, {"card": json.dumps(header)})
     except (SafetensorError, OSError) as error:
-        part.unlink(missing_ok=True)
         raise StorageFull(f"cannot write {path}: {error}; the checkpoint before it is kept") from error
-    os.replace(part, path)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -109,13 +107,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise VolumeError(f"{path} is not a readable safetensors file: {error}") from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text to `path`, atomically."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    os.replace(part, path)
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -106,6 +106,15 @@ class DenseNetwork(nn.Module):
                 )
             mine[name].copy_(weights[name])
 
+    def take_over(self, other: dict[str, Tensor]) -> None:
+        """Start from another network: copy the shared weights and silence the recursive stream at the join.
+
+        So the first layers begin as what the other network learnt, and the stream's map is taken in from there on.
+        """
+        self.load_weights(other, only=self.shared_with(other))
+        if self.architecture.join is not None:
+            self.weights[_key(f"{self.architecture.join}{STREAMS[1]}.weight")].data.zero_()
+
     def shared_with(self, other: dict[str, Tensor]) -> list[str]:
         """Return the names of weights that `other` holds in the same shape, up to the first layer where they part.
 

@@ -198,7 +198,7 @@ class _Run:
         if not math.isfinite(loss):
             raise InputError(
                 f"the loss became {loss} by update {self.update}; lower recipe.learning_rate"
-                f" ({self.recipe.learning_rate}) and delete the run's folder to start over"
+                f" ({self.recipe.learning_rate}) and start over with --fresh"
             )
         pixels = rate * float(np.prod(self.sampler.patch))
         self._write({"update": self.update, "loss": loss, "pixels_per_second": pixels, "seconds": self._elapsed()})

@@ -7,7 +7,6 @@ pooled over sections. Every score's definition is in docs/metrics.md.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from pydantic import Field
 
 from neuropil.config import Name, Numbers, Sections, StageConfig, dump
 from neuropil.errors import ConfigError, InputError
+from neuropil.files import replacing, write_json
 from neuropil.metrics.gallery import Gallery, worst_errors
 from neuropil.metrics.pixel_error import best_pixel_error, boundary_curve, pixel_error
 from neuropil.segmentation.boundary import boundary_from_labels
@@ -205,7 +205,7 @@ def _keep(
     """Write scores and a few sections' pictures into the run folder, for the report."""
     folder = (config.run or Path()) / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{config.model}.json").write_text(json.dumps(scores, indent=1, default=str) + "\n")
+    write_json(folder / f"{config.model}.json", scores)
     image = _beside(config, config.image, pictures["truth"].shape)
     if image is None:
         return
@@ -218,4 +218,5 @@ def _keep(
     kept["z"] = np.array(shown) + first
     if scores["voxel_size"]:
         kept["voxel_size"] = np.array(scores["voxel_size"])
-    np.savez_compressed(folder / f"{config.model}.npz", **kept)  # type: ignore[arg-type]  # keywords are names of arrays
+    with replacing(folder / f"{config.model}.npz") as part, part.open("wb") as file:
+        np.savez_compressed(file, **kept)  # type: ignore[arg-type]  # keywords are names of arrays

@@ -7,7 +7,6 @@ same command continues.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import time
@@ -23,6 +22,7 @@ from pydantic import Field
 from neuropil.blockwise import Ledger, run_blocks
 from neuropil.config import Sections, StageConfig, dump
 from neuropil.errors import InputError, NeuropilError
+from neuropil.files import write_json
 from neuropil.geometry import Box, grid
 from neuropil.stages import StageResult
 from neuropil.stages.common import (
@@ -93,7 +93,7 @@ def run(config: Config) -> StageResult:
         "versions": versions(),
         "seconds": round(seconds, 2),
     }
-    sidecar(config.output, "json").write_text(json.dumps(record, indent=1, default=str) + "\n")
+    write_json(sidecar(config.output, "json"), record)
     del result
     ledger.remove()
     shape = plan.box.shape

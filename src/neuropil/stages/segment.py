@@ -6,7 +6,6 @@ in 3-D.
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Literal
 
@@ -15,6 +14,7 @@ from pydantic import Field
 
 from neuropil.config import Sections, StageConfig, dump
 from neuropil.errors import ConfigError, InputError
+from neuropil.files import replacing, write_json
 from neuropil.segmentation.affinities import affinities_from_boundary_map
 from neuropil.segmentation.components import components_of_map
 from neuropil.segmentation.segment import segment_affinities
@@ -101,10 +101,11 @@ def run(config: Config) -> StageResult:
         if config.fragments is not None:
             write_volume(config.fragments, result.fragments, kind="labels", place=place, overwrite=config.overwrite)
             tree = result.tree
-            np.savez(sidecar(config.fragments, "tree.npz"), u=tree.u, v=tree.v, affinity=tree.affinity)
+            with replacing(sidecar(config.fragments, "tree.npz")) as part, part.open("wb") as file:
+                np.savez(file, u=tree.u, v=tree.v, affinity=tree.affinity)
     write_volume(config.output, labels, kind="labels", place=place, overwrite=config.overwrite)
     record = {"config": dump(config), "versions": versions(), "seconds": round(time.monotonic() - start, 2)}
-    sidecar(config.output, "json").write_text(json.dumps(record, indent=1) + "\n")
+    write_json(sidecar(config.output, "json"), record)
     count = int(labels.max()) if labels.size else 0
     text = f"{config.output}: {count} segments in {labels.shape}, {100 * np.mean(labels == 0):.1f} % background"
     return StageResult(text, {"output": config.output, "segments": count, "shape": labels.shape, **record})

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from neuropil.config import dump
 from neuropil.errors import ConfigError, InputError, RunMismatch
+from neuropil.files import write_json
 from neuropil.networks import inference
-from neuropil.networks.architecture import Architecture
-from neuropil.networks.checkpoint import Model, pick_device, read_tensors, save_model, write_text
+from neuropil.networks.checkpoint import Model, load_model, pick_device, read_tensors, save_model
 from neuropil.networks.network import DenseNetwork
 from neuropil.networks.sampling import BOUNDARY, INTERIOR, UNLABELLED, Sampler, Stack
 from neuropil.networks.training import train
@@ -70,17 +70,17 @@ def run(config: Config) -> StageResult:
             shutil.rmtree(config.output / net.name, ignore_errors=True)
     config.output.mkdir(parents=True, exist_ok=True)
     record = _record(config)
-    write_text(config.output / "run.json", json.dumps(record, indent=1) + "\n")
+    write_json(config.output / "run.json", record)
     for net in config.networks:
         if config.only in (None, net.name):
             record["networks"][net.name] = _train_one(config, net, stacks, validation)
             record["seconds"] = sum(one["seconds"] for one in record["networks"].values())
-            write_text(config.output / "run.json", json.dumps(record, indent=1) + "\n")
+            write_json(config.output / "run.json", record)
     path = config.output / "model.safetensors"
     if config.only is None:
         save_model(path, _chain(config, stacks))
         record["model"] = str(path)
-        write_text(config.output / "run.json", json.dumps(record, indent=1) + "\n")
+        write_json(config.output / "run.json", record)
     return StageResult(_summary(record, path), record)
 
 
@@ -136,7 +136,7 @@ class _Stacks:
         made = inference.predict(network, source.inputs(network.architecture.streams))
         marker.unlink(missing_ok=True)
         write_volume(uri, made, kind="boundary", place={}, overwrite=True)
-        write_text(marker, json.dumps(made_with))
+        write_json(marker, made_with)
         return Stack(stack.name, stack.image, stack.target, made)
 
 
@@ -169,8 +169,7 @@ def _train_one(config: Config, net: NetworkConfig, stacks: _Stacks, validation: 
         log.info("%s: done before", net.name)
     network = DenseNetwork(architecture_of(config, net), config.seed)
     if net.initialise_from is not None:
-        first = _network(_weights(config, net.initialise_from)).named_weights()
-        network.load_weights(first, only=network.shared_with(first))
+        network.take_over(_network(_weights(config, net.initialise_from)).named_weights())
     _check_inputs(config, net, folder, stacks)
     if net.continues is not None:
         _copy_state(config.output / net.continues, folder)
@@ -211,7 +210,7 @@ def _check_inputs(config: Config, net: NetworkConfig, folder: Path, stacks: _Sta
                     f"{folder} was trained with another {key}; choose another output, or start over with --fresh"
                 )
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(inputs, indent=1) + "\n")
+    write_json(path, inputs)
 
 
 def _copy_state(source: Path, folder: Path) -> None:
@@ -234,13 +233,7 @@ def _is_done(config: Config, name: str) -> bool:
 
 
 def _network(path: Path) -> DenseNetwork:
-    """Load the first network of a weights file; it need not be runnable by itself, as a model must."""
-    tensors, card = read_tensors(path)
-    if not card.get("networks"):
-        raise InputError(f"{path} holds weights of another program or architecture: it has no neuropil model card")
-    network = DenseNetwork(Architecture.from_dict(card["networks"][0]))
-    network.load_weights({name.removeprefix("0."): one for name, one in tensors.items() if name.startswith("0.")})
-    return network
+    return load_model(path).networks[0]
 
 
 def _weights(config: Config, name: str) -> Path:
