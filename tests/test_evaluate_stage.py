@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 from small import VOXEL_SIZE, good, load, sentence, stack, store, untouched
 
+from neuropil.segmentation.components import connected_components
+from neuropil.stages.scoring import GRIDS, Task, Watershed, score_watershed, search_watershed
+from neuropil.synthetic import boundary_map_from_truth, make_tissue
+
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
@@ -132,3 +136,16 @@ def test_refusals_leave_nothing(tmp_path: Path, data: Path, boundary: str) -> No
             "evaluate", "--boundary", boundary, "--truth", labels, "--model", "../up"
         )
         assert "run must be a folder" in sentence("report", tmp_path / "nothing")
+
+
+def test_the_search_never_ends_below_its_start(tmp_path):
+    rng = np.random.default_rng(0)
+    tissue = make_tissue((3, 96, 96), rng=rng, voxel_size=(50, 8, 8))
+    noisy = boundary_map_from_truth(tissue.ids, rng=rng, gaps=0.05, noise=0.1)
+    task = Task(noisy, connected_components(tissue.ids > 0, per_section=True), None, True)
+    start = Watershed(low=0.3, high=0.999, size=200, size_threshold=0.3, dust=0)
+    found = search_watershed(task, start)
+    assert found.high in GRIDS["high"]
+    assert found.low <= found.high - 0.001
+    f_of = lambda one: score_watershed(task, one, None)[0]["best"]["f"]  # noqa: E731
+    assert f_of(found) >= f_of(start)

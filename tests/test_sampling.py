@@ -36,16 +36,24 @@ def test_target_stays_on_its_image(elastic):
 
 
 def test_stacks_are_drawn_in_proportion_to_their_valid_centres():
-    small, large = tiny_stack("small", (1, 30, 30)), tiny_stack("large", (3, 40, 60))
-    sampler = Sampler([small, large], TINY, (1, 10, 10), seed=0, flips=False)
-    places = [sampler._places(stack) for stack in (small, large)]
+    # One stack is all interior, the other all boundary, so a target tells which stack was drawn.
+    small = Stack("small", np.zeros((2, 40, 30)), np.zeros((2, 40, 30), np.uint8))
+    large = Stack("large", np.zeros((3, 40, 60)), np.ones((3, 40, 60), np.uint8))
+    sampler = Sampler([small, large], TINY, (1, 10, 10), seed=0)
     need = [p + f - 1 for p, f in zip((1, 10, 10), TINY.field_of_view)]
-    assert places == [(31 - need[1]) ** 2, 3 * (41 - need[1]) * (61 - need[2])]
-    crops = {small.statistics.apply(small.image, slice(None)).tobytes().find(sampler(i).inputs[0][0, 0].tobytes()) >= 0
-             for i in range(3)}  # fmt: skip
-    assert crops <= {True, False}
-    means = [np.isclose(s.mean[0], small.statistics.mean[0]) for s in (small.statistics, large.statistics)]
-    assert means[0]
+    centres = [z * (41 - need[1]) * (x + 1 - need[2]) for z, x in ((2, 30), (3, 60))]
+    drawn = np.mean([sampler(index).target.all() for index in range(600)])
+    expected = centres[1] / sum(centres)
+    assert abs(drawn - expected) < 4 * np.sqrt(expected * (1 - expected) / 600)
+    assert abs(expected - 3 / 5) > 0.1  # not the share of sections
+
+
+def test_every_valid_place_is_drawn():
+    view = TINY.field_of_view
+    image = np.arange(view[1] + 2, dtype=np.float32)[None, :, None].repeat(view[2], 2)
+    stack = Stack("rows", image, np.zeros(image.shape, np.uint8))
+    sampler = Sampler([stack], TINY, (1, 1, 1), seed=0, flips=False)
+    assert len({float(sampler(index).inputs[0][0, 0, 0]) for index in range(60)}) == 3
 
 
 @given(st.integers(0, 2**32 - 1))

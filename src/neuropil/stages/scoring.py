@@ -95,7 +95,7 @@ def search_watershed(task: Task, start: Watershed) -> Watershed:
     """Return the parameters of the best F over the merge tree, by a line search along one parameter at a time."""
     found = start
     for name, grid in GRIDS.items():
-        tried = [replace(found, **{name: value}) for value in grid]
+        tried = [found, *(replace(found, **{name: value}) for value in grid)]
         tried = [one for one in tried if one.low <= one.high - 0.001]
         found = max(tried, key=lambda one: best(_tree_curve(task, _segment(task, one))).f)
     return found
