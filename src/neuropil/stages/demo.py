@@ -55,7 +55,7 @@ class Config(StageConfig):
 
     output: Path = Field(Path("runs/demo"), description="run folder")
     data: Literal["auto", "vnc", "synthetic"] = Field("auto", description="vnc where it is found, else synthetic")
-    updates: int = Field(500, gt=0, description="of VD2D; VD2D3D gets half as many")
+    updates: int = Field(400, gt=0, description="of VD2D; VD2D3D gets seven eighths as many")
     seed: int = Field(0, ge=0, description="of training")
     fresh: bool = Field(False, description="start over")
 
@@ -81,7 +81,7 @@ def run(config: Config) -> StageResult:
     above = 128 if name == "vnc" else 0
     training = _training(config, parts, above)
     train.run(training)
-    scores = []
+    scores, validated = [], {}
     for model in (BASELINE, VD2D, PAIR):
         fixed: list[float] | None = None
         watershed: dict[str, float] = {}
@@ -89,12 +89,14 @@ def run(config: Config) -> StageResult:
             _predict(config, parts[part], model)
             one = _evaluate(config, parts[part], model, above, watershed, fixed)
             watershed = one["watershed"]["parameters"]
+            validated.setdefault(model, one["pixel_error"]["best"])
             fixed = [
                 one["pixel_error"]["threshold"],
                 *(one[d]["best"]["threshold"] for d in ("components", "watershed")),
             ]
         scores.append(one)
-    _segment(config, parts["test"], scores[-1])
+    chosen = min((VD2D, PAIR), key=lambda model: validated[model])
+    _segment(config, parts["test"], next(one for one in scores if one["model"] == chosen))
     record = {
         "title": f"neuropil demo: {NOTICE[name]}",
         "models": [one["model"] for one in scores],
@@ -112,7 +114,8 @@ def run(config: Config) -> StageResult:
         "",
         evaluate.summary(scores),
         "",
-        "This is a short training: the paper's schedule (examples/vd2d3d_vnc.toml) trains for 90,000 updates.",
+        f"{config.output / 'segmentation.h5'}:ids is by {chosen}, which did better on the validation sections.",
+        "Recursion pays with long training: the paper's schedule, 90,000 updates, is examples/vd2d3d_vnc.toml.",
         f"{time.monotonic() - start:.0f} s in all. {made.summary}",
     ]
     return StageResult("\n".join(lines), {"data": name, "scores": scores, "report": made.data, **record})
@@ -167,7 +170,7 @@ def _write_crops(config: Config, name: str) -> None:
 
 
 def _updates(config: Config) -> int:
-    return max(1, config.updates // 2)
+    return max(1, config.updates * 7 // 8)
 
 
 def _training(config: Config, parts: dict[str, _Part], above: int) -> train.Config:
@@ -245,7 +248,7 @@ def _segment(config: Config, part: _Part, scores: dict[str, Any]) -> None:
     """Write the final segmentation of the test part, merged at the level chosen on the validation part."""
     segment.run(
         segment.Config(
-            input=_map(config, part, PAIR),
+            input=_map(config, part, scores["model"]),
             output=f"{config.output / 'segmentation.h5'}:ids",
             merge_threshold=scores["watershed"]["at_fixed"]["threshold"],
             **scores["watershed"]["parameters"],
