@@ -40,8 +40,9 @@ class PlainPort(torch.nn.Module):
                 joined = layer.name == architecture.join
                 made = []
                 for x, stream in zip(streams, STREAMS):
+                    weight = weights[_key(f"{layer.name}{stream}.weight")]
                     bias = None if joined and stream else weights[_key(f"{layer.name}{stream}.bias")]
-                    made.append(functional.conv3d(x, weights[_key(f"{layer.name}{stream}.weight")], bias, dilation=dilation))
+                    made.append(functional.conv3d(x, weight, bias, dilation=dilation))
                 streams = [sum(made)] if joined else made
                 if layer.activation == "relu":
                     streams = [functional.relu(x) for x in streams]

@@ -81,7 +81,8 @@ def run(config: Config) -> StageResult:
     above = 128 if name == "vnc" else 0
     training = _training(config, parts, above)
     train.run(training)
-    scores, validated = [], {}
+    scores: list[dict[str, Any]] = []
+    validated: dict[str, float] = {}
     for model in (BASELINE, VD2D, PAIR):
         fixed: list[float] | None = None
         watershed: dict[str, float] = {}
