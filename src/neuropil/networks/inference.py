@@ -172,7 +172,7 @@ def peak_memory(architecture: Architecture, tile: Size) -> float:
         held = maps_in * size_in * (1 + stacked) + maps_out * size_out * (2 if isinstance(layer, Pool) else 1)
         # while one stream is computed the other's maps wait; a join reads both once more, side by side
         worst = max(worst, held + (copies - 1) * max(maps_in * size_in, maps_out * size_out) * 2)
-    return 4.4 * worst + 60e6  # 4 bytes each, and the convolution library's own buffers
+    return 6.0 * worst + 60e6  # 4 bytes each; half as much again, and the rest, for the library's buffers
 
 
 def _operations(architecture: Architecture, tile: Size) -> float:
