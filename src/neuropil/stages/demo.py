@@ -116,7 +116,7 @@ def run(config: Config) -> StageResult:
         evaluate.summary(scores),
         "",
         f"{config.output / 'segmentation.h5'}:ids is by {chosen}, which did better on the validation sections.",
-        "Recursion pays with long training: the paper's schedule, 90,000 updates, is examples/vd2d3d_vnc.toml.",
+        "So short a training is a first look; the paper's schedule, 90,000 updates, is examples/vd2d3d_vnc.toml.",
         f"{time.monotonic() - start:.0f} s in all. {made.summary}",
     ]
     return StageResult("\n".join(lines), {"data": name, "scores": scores, "report": made.data, **record})
