@@ -106,25 +106,38 @@ class DenseNetwork(nn.Module):
                 )
             mine[name].copy_(weights[name])
 
-    def take_over(self, other: dict[str, Tensor]) -> None:
-        """Start from another network: copy the shared weights and silence the recursive stream at the join.
+    def take_over(self, other: dict[str, Tensor], *, freeze: bool = False) -> None:
+        """Start from another network: copy the shared weights.
 
-        So the first layers begin as what the other network learnt, and the stream's map is taken in from there on.
+        Where the other has no recursive stream, this one's is silent at the join: so the first layers begin as what
+        the other network learnt, and the stream's map is taken in from there on.
+
+        Parameters
+        ----------
+        other : public name → tensor
+        freeze : what is copied is not trained
         """
-        self.load_weights(other, only=self.shared_with(other))
-        if self.architecture.join is not None:
-            self.weights[_key(f"{self.architecture.join}{STREAMS[1]}.weight")].data.zero_()
+        shared = self.shared_with(other)
+        self.load_weights(other, only=shared)
+        join = f"{self.architecture.join}{STREAMS[1]}.weight"
+        if self.architecture.join is not None and join not in other:
+            self.weights[_key(join)].data.zero_()
+        for name in shared if freeze else ():
+            self.weights[_key(name)].requires_grad_(False)
 
     def shared_with(self, other: dict[str, Tensor]) -> list[str]:
         """Return the names of weights that `other` holds in the same shape, up to the first layer where they part.
 
         This is what VD2D3D takes over from VD2D: conv1* to conv3* (the layers of the image stream before the third
-        pooling).
+        pooling). A recursive stream is shared where the other has one.
         """
         shared: list[str] = []
+        mine = self.named_weights()
+        recursive = self.architecture.join is not None and f"{self.architecture.join}{STREAMS[1]}.weight" in other
         for conv in self.architecture.convs:
-            names = [f"{conv.name}.weight", f"{conv.name}.bias"]
-            mine = self.named_weights()
+            streams = STREAMS[: self.architecture.streams_of(conv.name) if recursive else 1]
+            names = [f"{conv.name}{stream}.{kind}" for stream in streams for kind in ("weight", "bias")]
+            names = [name for name in names if name in mine]
             if any(name not in other or other[name].shape != mine[name].shape for name in names):
                 break
             shared += names

@@ -2,7 +2,7 @@
 
 Output-patch training as in ZNN: one patch per update, per-pixel softmax cross-entropy, weighted, summed and divided
 by the number of voxels of the patch; SGD v = μv - ηg, w += v (Lee et al., NIPS 2015: η = 0.01, μ = 0.9), or AdamW
-with a schedule. The whole state is (weights, optimiser, update): patches and dropout are functions of the seed and
+or Muon with a schedule. The whole state is (weights, optimiser, update): patches and dropout are functions of the seed and
 the update. So a run that was stopped, in whatever way, continues to the same bits on a CPU.
 """
 
@@ -31,6 +31,7 @@ from neuropil.errors import InputError, RunMismatch
 from neuropil.metrics.pixel_error import best_pixel_error
 from neuropil.networks.checkpoint import Model, read_tensors, save_model, write_tensors
 from neuropil.networks.inference import Precision, autocast, predict
+from neuropil.networks.muon import Muon
 from neuropil.networks.network import DenseNetwork
 from neuropil.networks.sampling import BOUNDARY, UNLABELLED, Rebalance, Sample, Sampler, Stack
 from neuropil.progress import Progress
@@ -45,8 +46,8 @@ class Recipe:
 
     Attributes
     ----------
-    optimizer : "sgd" (with momentum) or "adamw"
-    learning_rate, momentum, weight_decay : momentum is SGD's μ and AdamW's β1
+    optimizer : "sgd" (with momentum), "adamw" or "muon", which learns in the fewest updates
+    learning_rate, momentum, weight_decay : momentum is SGD's and Muon's μ and AdamW's β1
     schedule : "constant", or "cosine" down to 1 % of the learning rate at the last update
     warmup : updates over which the rate rises linearly from 0
     rebalance : class weighting, "patch", "global" or "none"
@@ -59,7 +60,7 @@ class Recipe:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  read by pydantic where a config nests this class
 
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
     learning_rate: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 0.0
@@ -161,15 +162,8 @@ class _Run:
         self.recipe, self.card, self.update, self.seconds = recipe, card, 0, 0.0
         self.best: Validation | None = None
         self.device = next(network.parameters()).device
-        parameters = list(network.parameters())
-        if recipe.optimizer == "sgd":
-            self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
-                parameters, recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
-            )
-        else:
-            self.optimizer = torch.optim.AdamW(
-                parameters, recipe.learning_rate, (recipe.momentum, 0.999), weight_decay=recipe.weight_decay
-            )
+        parameters = [one for one in network.parameters() if one.requires_grad]
+        self.optimizer = _optimizer(parameters, recipe)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
 
     def step(self, sample: Sample) -> Tensor:
@@ -290,9 +284,19 @@ class _Run:
             "seed": self.sampler.seed,
             "patch": list(self.sampler.patch),
             "architecture": self.network.architecture.to_dict(),
+            "frozen": [key for key, one in self.network.weights.items() if not one.requires_grad] or None,
             "recipe": asdict(self.recipe),
             "stacks": [[stack.name, list(stack.image.shape)] for stack in self.sampler.stacks],
         }
+
+
+def _optimizer(parameters: list[torch.nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, rate, recipe.momentum, weight_decay=decay)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, rate, (recipe.momentum, 0.999), weight_decay=decay)
+    return Muon(parameters, rate, recipe.momentum, decay)
 
 
 def validate(network: DenseNetwork, stacks: Sequence[Stack]) -> Validation:

@@ -55,7 +55,7 @@ class Config(StageConfig):
 
     output: Path = Field(Path("runs/demo"), description="run folder")
     data: Literal["auto", "vnc", "synthetic"] = Field("auto", description="vnc where it is found, else synthetic")
-    updates: int = Field(400, gt=0, description="of VD2D; VD2D3D gets seven eighths as many")
+    updates: int = Field(400, gt=0, description="of VD2D; VD2D3D gets half as many")
     seed: int = Field(0, ge=0, description="of training")
     fresh: bool = Field(False, description="start over")
 
@@ -171,7 +171,7 @@ def _write_crops(config: Config, name: str) -> None:
 
 
 def _updates(config: Config) -> int:
-    return max(1, config.updates * 7 // 8)
+    return max(1, config.updates // 2)
 
 
 def _training(config: Config, parts: dict[str, _Part], above: int) -> train.Config:
@@ -181,16 +181,17 @@ def _training(config: Config, parts: dict[str, _Part], above: int) -> train.Conf
         one = parts[part]
         return {"name": part, "image": one.uri("raw"), "labels": one.uri("labels"), "interior_above": above}
 
-    recipe = {"optimizer": "adamw", "learning_rate": 0.002, "schedule": "cosine", "warmup": 10, "grey": 0.3}
+    recipe = {"optimizer": "muon", "learning_rate": 0.006, "schedule": "cosine", "warmup": 10, "grey": 0.3}
     recipe |= {"validate_every": 1000, "checkpoint_seconds": 20, "rebalance": "patch"}
     vd2d = {"name": "vd2d", "architecture": "vd2d", "patch": (1, 64, 64), "updates": config.updates}
     vd2d3d = {
         "name": "vd2d3d",
         "architecture": "vd2d3d",
-        "patch": (1, 48, 48),
+        "patch": (1, 96, 96),
         "updates": _updates(config),
         "maps_from": "vd2d",
         "initialise_from": "vd2d",
+        "freeze": True,
     }
     return train.Config.model_validate(
         {

@@ -39,6 +39,7 @@ class NetworkConfig(StageConfig):
     updates: int = Field(gt=0, description="number of updates in all")
     maps_from: str | None = Field(None, description="network whose maps are the second input")
     initialise_from: str | None = Field(None, description="network, or weights file, whose first layers are taken over")
+    freeze: bool = Field(False, description="what is taken over is not trained")
     continues: str | None = Field(None, description="network whose training goes on here")
     stacks: list[str] | None = Field(None, description="names of the stacks to train on; all by default")
     recipe: Recipe | None = Field(None, description="instead of [train.recipe]")
@@ -144,6 +145,8 @@ def _check_network(config: Config, net: NetworkConfig, before: list[str]) -> Non
         value = getattr(net, key)
         if value not in (None, *before) and (key != "initialise_from" or value in names_of(config)):
             raise ConfigError(f"{key} of network '{net.name}' must name a network before it; got '{value}'")
+    if net.freeze and net.initialise_from is None:
+        raise ConfigError(f"freeze of network '{net.name}' needs initialise_from: nothing is taken over")
     if net.continues is not None:
         _check_continued(config, net, network_of(config, net.continues))
     if (net.maps_from is None) != (architecture_of(config, net).streams == 1):
