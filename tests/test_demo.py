@@ -10,9 +10,9 @@ from neuropil.stages import demo
 @pytest.fixture
 def small(monkeypatch):
     """The demo's own job on a stack that takes seconds."""
-    monkeypatch.setattr(demo, "SYNTHETIC_SHAPE", (10, 192, 192))
+    monkeypatch.setattr(demo, "SYNTHETIC_SHAPE", (10, 368, 368))
     crops = {
-        "train": Box((0, 0, 0), (6, 192, 192)),
+        "train": Box((0, 0, 0), (6, 368, 368)),
         "validation": Box((0, 64, 64), (5, 192, 192)),
         "test": Box((5, 0, 0), (10, 128, 192)),
     }

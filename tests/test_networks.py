@@ -58,6 +58,32 @@ def test_any_pooling_net_runs_densely(architecture, seed):
     assert (dense - slow).abs().max() < 1e-5 * max(1, slow.abs().max())
 
 
+@settings(max_examples=40)
+@given(architectures(), st.integers(1, 6), st.integers(0, 99))
+def test_a_lattice_is_the_dense_output_thinned(architecture, spacing, seed):
+    network = DenseNetwork(architecture, seed).eval().double()
+    shape = [2, 1, *(v + e for v, e in zip(architecture.field_of_view, (1, 6, 9)))]
+    inputs = [torch.randn(shape, dtype=torch.float64) for _ in range(architecture.streams)]
+    thinned = network(inputs, spacing)
+    dense = network(inputs)[..., ::spacing, ::spacing]
+    assert thinned.shape == dense.shape
+    outer = torch.randn(dense.shape, dtype=torch.float64)
+    gradients = [torch.autograd.grad((one * outer).sum(), list(network.parameters())) for one in (thinned, dense)]
+    for ours, theirs in zip((thinned, *gradients[0]), (dense, *gradients[1])):
+        assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9 * max(1, float(theirs.detach().abs().max())))
+
+
+@pytest.mark.parametrize(("architecture", "spacing"), [(VD2D, 8), (VD2D3D, 4), (ARCHITECTURES["n4"], 16)])
+def test_a_lattice_of_the_papers_networks(architecture, spacing):
+    network = DenseNetwork(architecture, 1).eval()
+    shape = [1, 1, *(v + e for v, e in zip(architecture.field_of_view, (0, 19, 17)))]
+    inputs = [torch.randn(shape) for _ in range(architecture.streams)]
+    with torch.no_grad():
+        thinned, dense = network(inputs, spacing), network(inputs)[..., ::spacing, ::spacing]
+    assert thinned.shape == dense.shape
+    assert (thinned - dense).abs().max() < 1e-5 * max(1, dense.abs().max())
+
+
 @settings(max_examples=25)
 @given(st.integers(1, 2), layer_sizes, st.sampled_from([(1, 1, 1), (1, 2, 2), (2, 3, 3), (1, 2, 3)]), st.integers(0, 9))
 def test_gradients_equal_those_of_the_library(n, size, dilation, seed):
@@ -102,6 +128,12 @@ def test_a_network_that_takes_over_begins_with_the_others_features():
     assert torch.equal(heir.named_weights()["conv3b.weight"], source.named_weights()["conv3b.weight"])
     heir([image, torch.rand(image.shape)]).sum().backward()
     assert heir.weights["conv1c:recursive:weight"].grad.abs().max() > 0  # but it learns to
+
+
+def test_a_recursive_network_takes_over_the_recursive_stream_too():
+    source, heir = DenseNetwork(VD2D3D, 1), DenseNetwork(VD2D3D, 2)
+    heir.take_over(source.named_weights())
+    assert all(torch.equal(one, source.named_weights()[name]) for name, one in heir.named_weights().items())
 
 
 def test_initialisation_spread():

@@ -20,6 +20,7 @@ from neuropil.networks.training import Recipe, train
 
 SGD = Recipe(validate_every=30, checkpoint_seconds=0.3)
 EVERY = replace(SGD, checkpoint_seconds=0)  # a checkpoint after every update
+MUON = Recipe(optimizer="muon", learning_rate=0.01, schedule="cosine", validate_every=30)
 ADAM = Recipe(optimizer="adamw", learning_rate=0.003, schedule="cosine", validate_every=30, grey=0.3)
 
 
@@ -40,7 +41,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("recipe", [SGD, ADAM])
+@pytest.mark.parametrize("recipe", [SGD, ADAM, MUON])
 def test_it_learns(tmp_path, recipe):
     _, best = go(tmp_path, 120, replace(recipe, learning_rate=0.05 if recipe is SGD else 0.01))
     share = tiny_stack().target.mean()
@@ -48,7 +49,7 @@ def test_it_learns(tmp_path, recipe):
     assert json.loads((tmp_path / "best.json").read_text())["scores"]["validation"]["pixel_error"] == best.pixel_error
 
 
-@pytest.mark.parametrize("recipe", [SGD, ADAM])
+@pytest.mark.parametrize("recipe", [SGD, ADAM, MUON])
 def test_resumed_is_bit_equal_to_uninterrupted(tmp_path, recipe, monkeypatch):
     go(tmp_path / "whole", 40, recipe)
     from neuropil.networks import training
@@ -70,6 +71,20 @@ def test_resumed_is_bit_equal_to_uninterrupted(tmp_path, recipe, monkeypatch):
     updates = [line["update"] for line in lines if "loss" in line]
     assert updates == sorted(set(updates))
     assert updates[-1] == 40
+
+
+def test_a_lattice_is_learnt_from_as_well(tmp_path):
+    network, sampler = DenseNetwork(TINY, 1), Sampler([tiny_stack()], TINY, (1, 24, 24), 1, spacing=4)
+    assert sampler(0).target.shape == sampler(0).weight.shape == sampler.labelled == (1, 6, 6)
+    dense = replace(sampler, spacing=1)
+    assert np.array_equal(sampler(3).target, dense(3).target[:, ::4, ::4])
+    recipe = replace(MUON, validate_every=120)
+    best = train(
+        network, sampler, folder=tmp_path, updates=120, recipe=recipe, validation=[tiny_stack("x", seed=9)], card={}
+    )
+    assert best.pixel_error < 0.35 * tiny_stack().target.mean()
+    with pytest.raises(RunMismatch, match="spacing = 4, now 1"):
+        train(network, dense, folder=tmp_path, updates=120, recipe=recipe, card={})
 
 
 def test_extending_a_constant_schedule_is_going_on(tmp_path):

@@ -58,9 +58,14 @@ def convolve(sections: Tensor, n: int, weight: Tensor, bias: Tensor | None, dila
     return _conv2d(stacked, flat.contiguous(memory_format=torch.channels_last), bias, dilation)
 
 
-def max_filter(sections: Tensor, n: int, size: Size, dilation: Size) -> Tensor:
-    """Maximum over a window of `size` voxels (z, y, x), `dilation` apart, at every position (stride 1, valid)."""
-    for axis in (2, 1, 0):
+def max_filter(sections: Tensor, n: int, size: Size, dilation: Size, step: int = 1) -> Tensor:
+    """Maximum over a window of `size` voxels (z, y, x), `dilation` apart, at every position that fits.
+
+    With a `step`, at every step-th position along y and x (max-pooling); their dilation must then be 1.
+    """
+    if step > 1:
+        sections = functional.max_pool2d(sections, size[1:], step)
+    for axis in (2, 1, 0) if step == 1 else (0,):
         for _ in range(size[axis] - 1):
             sections = _MaxOfTwo.apply(sections, n, axis, dilation[axis])  # type: ignore[no-untyped-call]
     return sections

@@ -29,7 +29,8 @@ def orthogonal(matrix: Tensor) -> Tensor:
     for _ in range(STEPS):
         square = x @ x.T
         x = a * x + (b * square + c * square @ square) @ x
-    return x.T if matrix.shape[0] > matrix.shape[1] else x
+    result: Tensor = x.T if matrix.shape[0] > matrix.shape[1] else x
+    return result
 
 
 class Muon(torch.optim.Optimizer):
@@ -74,4 +75,5 @@ def _bias(gradient: Tensor, state: dict[str, Any], momentum: float) -> Tensor:
     average.lerp_(gradient, 1 - momentum)
     square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
     n = float(count)
-    return average / (1 - momentum**n) / ((square / (1 - 0.999**n)).sqrt() + 1e-8)
+    step: Tensor = average / (1 - momentum**n) / ((square / (1 - 0.999**n)).sqrt() + 1e-8)
+    return step

@@ -48,22 +48,27 @@ class DenseNetwork(nn.Module):
                 if not (stream and conv.name == architecture.join):
                     self.weights[_key(f"{conv.name}{stream}.bias")] = nn.Parameter(torch.zeros(conv.maps))
 
-    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Label every voxel.
+    def forward(self, inputs: Sequence[Tensor], spacing: int = 1) -> Tensor:
+        """Label every voxel, or every `spacing`-th.
 
         Parameters
         ----------
         inputs : one tensor (n, 1, z, y, x) per stream: the standardised image, then the recursive map
+        spacing : of the labelled voxels along y and x, from the first on. The poolings that it allows are run with
+            their strides instead of densely, so a wide lattice costs little more than its first layers.
 
         Returns
         -------
-        logits (n, 2, z', y', x'), channel 0 interior, channel 1 boundary; each axis shorter by field of view - 1
+        logits (n, 2, z', y', x'), channel 0 interior, channel 1 boundary; each axis shorter by field of view - 1, then
+        y and x thinned to every `spacing`-th voxel
         """
         architecture, n = self.architecture, inputs[0].shape[0]
         if len(inputs) != architecture.streams:
             raise InputError(f"'{architecture.name}' takes {architecture.streams} inputs; got {len(inputs)}")
         streams = [fold(one) for one in inputs]
-        for layer, dilation in zip(architecture.layers, architecture.dilations):
+        thinned = 1
+        for layer, (deep, *dense) in zip(architecture.layers, architecture.dilations):
+            dilation = (deep, dense[0] // thinned, dense[1] // thinned)
             if isinstance(layer, Conv) and layer.name == architecture.join:
                 streams = [activate(self._join(streams, n, layer, dilation), layer.activation)]
             elif isinstance(layer, Conv):
@@ -72,10 +77,14 @@ class DenseNetwork(nn.Module):
                     for one, stream in zip(streams, STREAMS)
                 ]
             elif isinstance(layer, Pool):
-                streams = [max_filter(one, n, layer.size, dilation) for one in streams]
+                step = layer.stride[1] if layer.stride[1] == layer.stride[2] else 1
+                step = step if dilation[1:] == (1, 1) and spacing % (thinned * step) == 0 else 1
+                streams = [max_filter(one, n, layer.size, dilation, step) for one in streams]
+                thinned *= step
             elif isinstance(layer, Dropout):
                 streams = [dropout(one, layer.rate, self.training) for one in streams]
-        return unfold(streams[0], n)
+        rest = spacing // thinned
+        return unfold(streams[0][:, :, ::rest, ::rest], n)
 
     def named_weights(self) -> dict[str, Tensor]:
         """Return the parameters under their public names, `conv1a.weight` and so on."""
@@ -106,24 +115,16 @@ class DenseNetwork(nn.Module):
                 )
             mine[name].copy_(weights[name])
 
-    def take_over(self, other: dict[str, Tensor], *, freeze: bool = False) -> None:
+    def take_over(self, other: dict[str, Tensor]) -> None:
         """Start from another network: copy the shared weights.
 
         Where the other has no recursive stream, this one's is silent at the join: so the first layers begin as what
         the other network learnt, and the stream's map is taken in from there on.
-
-        Parameters
-        ----------
-        other : public name → tensor
-        freeze : what is copied is not trained
         """
-        shared = self.shared_with(other)
-        self.load_weights(other, only=shared)
+        self.load_weights(other, only=self.shared_with(other))
         join = f"{self.architecture.join}{STREAMS[1]}.weight"
         if self.architecture.join is not None and join not in other:
             self.weights[_key(join)].data.zero_()
-        for name in shared if freeze else ():
-            self.weights[_key(name)].requires_grad_(False)
 
     def shared_with(self, other: dict[str, Tensor]) -> list[str]:
         """Return the names of weights that `other` holds in the same shape, up to the first layer where they part.

@@ -1,9 +1,9 @@
 """The training loop, on one page: patch, loss, step, log, validate, checkpoint.
 
 Output-patch training as in ZNN: one patch per update, per-pixel softmax cross-entropy, weighted, summed and divided
-by the number of voxels of the patch; SGD v = μv - ηg, w += v (Lee et al., NIPS 2015: η = 0.01, μ = 0.9), or AdamW
-or Muon with a schedule. The whole state is (weights, optimiser, update): patches and dropout are functions of the seed and
-the update. So a run that was stopped, in whatever way, continues to the same bits on a CPU.
+by the number of voxels learnt from; SGD v = μv - ηg, w += v (Lee et al., NIPS 2015: η = 0.01, μ = 0.9), or AdamW or
+Muon with a schedule. The whole state is (weights, optimiser, update): patches and dropout are functions of the seed
+and the update. So a run that was stopped, in whatever way, continues to the same bits on a CPU.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class _Run:
         self.recipe, self.card, self.update, self.seconds = recipe, card, 0, 0.0
         self.best: Validation | None = None
         self.device = next(network.parameters()).device
-        parameters = [one for one in network.parameters() if one.requires_grad]
+        parameters = list(network.parameters())
         self.optimizer = _optimizer(parameters, recipe)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
 
@@ -176,7 +176,7 @@ class _Run:
         target = torch.from_numpy(sample.target.astype(np.int64))[None].to(self.device)
         weight = torch.from_numpy(sample.weight)[None].to(self.device)
         with autocast(self.device, self.recipe.precision):
-            logits = self.network(inputs).float()
+            logits = self.network(inputs, self.sampler.spacing).float()
         errors = functional.cross_entropy(logits, target, ignore_index=UNLABELLED, reduction="none")
         loss = (errors * weight).sum() / target.numel()
         self.optimizer.zero_grad()
@@ -194,7 +194,7 @@ class _Run:
                 f"the loss became {loss} by update {self.update}; lower recipe.learning_rate"
                 f" ({self.recipe.learning_rate}) and start over with --fresh"
             )
-        pixels = rate * float(np.prod(self.sampler.patch))
+        pixels = rate * float(np.prod(self.sampler.labelled))
         self._write({"update": self.update, "loss": loss, "pixels_per_second": pixels, "seconds": self._elapsed()})
         self.board.add_scalar("loss", loss, self.update)
         self.board.add_scalar("pixels per second", pixels, self.update)
@@ -283,8 +283,8 @@ class _Run:
             "updates": self.updates,
             "seed": self.sampler.seed,
             "patch": list(self.sampler.patch),
+            "spacing": self.sampler.spacing,
             "architecture": self.network.architecture.to_dict(),
-            "frozen": [key for key, one in self.network.weights.items() if not one.requires_grad] or None,
             "recipe": asdict(self.recipe),
             "stacks": [[stack.name, list(stack.image.shape)] for stack in self.sampler.stacks],
         }
@@ -311,6 +311,7 @@ def validate(network: DenseNetwork, stacks: Sequence[Stack]) -> Validation:
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path, recipe: Recipe) -> None:
+    before = {"spacing": 1, **before}  # runs of earlier versions
     if recipe.schedule == "constant":  # then more updates only mean going on
         before = {**before, "updates": now["updates"]}
     flat = [{**one, **{f"recipe.{k}": v for k, v in one["recipe"].items()}} for one in (before, now)]

@@ -38,11 +38,11 @@ VNC = {
     "test": Box((15, 0, 352), (20, 1024, 704)),
 }
 SYNTHETIC = {
-    "train": Box((0, 0, 0), (9, 256, 512)),
-    "validation": Box((0, 368, 0), (5, 512, 256)),
-    "test": Box((15, 0, 0), (20, 512, 512)),
+    "train": Box((0, 0, 0), (9, 448, 512)),
+    "validation": Box((0, 560, 0), (5, 768, 256)),
+    "test": Box((15, 0, 0), (20, 768, 512)),
 }
-SYNTHETIC_SHAPE = (20, 512, 512)
+SYNTHETIC_SHAPE = (20, 768, 512)
 NOTICE = {
     "vnc": "Drosophila larva ventral nerve cord, ssTEM, 47.5×4.6×4.6 nm; CC BY-NC-SA 3.0; Gerhard et al. 2013,"
     " figshare 856713",
@@ -55,7 +55,7 @@ class Config(StageConfig):
 
     output: Path = Field(Path("runs/demo"), description="run folder")
     data: Literal["auto", "vnc", "synthetic"] = Field("auto", description="vnc where it is found, else synthetic")
-    updates: int = Field(400, gt=0, description="of VD2D; VD2D3D gets half as many")
+    updates: int = Field(400, gt=0, description="of VD2D; VD2D3D gets five eighths as many")
     seed: int = Field(0, ge=0, description="of training")
     fresh: bool = Field(False, description="start over")
 
@@ -171,7 +171,7 @@ def _write_crops(config: Config, name: str) -> None:
 
 
 def _updates(config: Config) -> int:
-    return max(1, config.updates // 2)
+    return max(1, config.updates * 5 // 8)
 
 
 def _training(config: Config, parts: dict[str, _Part], above: int) -> train.Config:
@@ -181,17 +181,18 @@ def _training(config: Config, parts: dict[str, _Part], above: int) -> train.Conf
         one = parts[part]
         return {"name": part, "image": one.uri("raw"), "labels": one.uri("labels"), "interior_above": above}
 
-    recipe = {"optimizer": "muon", "learning_rate": 0.006, "schedule": "cosine", "warmup": 10, "grey": 0.3}
+    recipe = {"optimizer": "muon", "learning_rate": 0.005, "schedule": "cosine", "warmup": 10, "grey": 0.3}
     recipe |= {"validate_every": 1000, "checkpoint_seconds": 20, "rebalance": "patch"}
-    vd2d = {"name": "vd2d", "architecture": "vd2d", "patch": (1, 64, 64), "updates": config.updates}
+    vd2d = {"name": "vd2d", "architecture": "vd2d", "patch": (1, 256, 256), "spacing": 8}
+    vd2d["updates"] = config.updates
     vd2d3d = {
         "name": "vd2d3d",
         "architecture": "vd2d3d",
-        "patch": (1, 96, 96),
+        "patch": (1, 192, 192),
+        "spacing": 4,
         "updates": _updates(config),
         "maps_from": "vd2d",
         "initialise_from": "vd2d",
-        "freeze": True,
     }
     return train.Config.model_validate(
         {

@@ -169,8 +169,7 @@ def _train_one(config: Config, net: NetworkConfig, stacks: _Stacks, validation: 
         log.info("%s: done before", net.name)
     network = DenseNetwork(architecture_of(config, net), config.seed)
     if net.initialise_from is not None:
-        source = _network(_weights(config, net.initialise_from))
-        network.take_over(source.named_weights(), freeze=net.freeze)
+        network.take_over(_network(_weights(config, net.initialise_from)).named_weights())
     _check_inputs(config, net, folder, stacks)
     if net.continues is not None:
         _copy_state(config.output / net.continues, folder)
@@ -184,6 +183,7 @@ def _train_one(config: Config, net: NetworkConfig, stacks: _Stacks, validation: 
         recipe.flips,
         recipe.grey,
         recipe.elastic,
+        net.spacing,
     )
     card = _card(config, stacks) | {"name": net.name, "network": dump(net), "recipe": vars(recipe)}
     best = train(
@@ -281,14 +281,10 @@ def _check_data(config: Config, stacks: _Stacks, validation: _Stacks) -> None:
 def _check_shared(config: Config, net: NetworkConfig, name: str) -> None:
     known = name in names_of(config)
     source = DenseNetwork(architecture_of(config, network_of(config, name))) if known else _network(Path(name))
-    heir = DenseNetwork(architecture_of(config, net))
-    shared = heir.shared_with(source.named_weights())
-    if not shared:
+    if not DenseNetwork(architecture_of(config, net)).shared_with(source.named_weights()):
         raise ConfigError(
             f"initialise_from of network '{net.name}': its first layer has another name or size in '{name}'"
         )
-    if net.freeze and len(shared) == len(heir.named_weights()):
-        raise ConfigError(f"freeze of network '{net.name}' leaves nothing to train: '{name}' has all of its layers")
 
 
 def _summary(record: dict[str, Any], path: Path) -> str:

@@ -36,10 +36,10 @@ class NetworkConfig(StageConfig):
     architecture: str | list[str] = Field(description=f"one of {', '.join(ARCHITECTURES)}, or a list of layers")
     join: str | None = Field(None, description="for a list of layers with two inputs: the convolution that sums them")
     patch: Triple = Field(description="output patch z, y, x")
+    spacing: int = Field(1, gt=0, description="learn from every so-manyth voxel of the patch along y and x")
     updates: int = Field(gt=0, description="number of updates in all")
     maps_from: str | None = Field(None, description="network whose maps are the second input")
     initialise_from: str | None = Field(None, description="network, or weights file, whose first layers are taken over")
-    freeze: bool = Field(False, description="what is taken over is not trained")
     continues: str | None = Field(None, description="network whose training goes on here")
     stacks: list[str] | None = Field(None, description="names of the stacks to train on; all by default")
     recipe: Recipe | None = Field(None, description="instead of [train.recipe]")
@@ -145,8 +145,6 @@ def _check_network(config: Config, net: NetworkConfig, before: list[str]) -> Non
         value = getattr(net, key)
         if value not in (None, *before) and (key != "initialise_from" or value in names_of(config)):
             raise ConfigError(f"{key} of network '{net.name}' must name a network before it; got '{value}'")
-    if net.freeze and net.initialise_from is None:
-        raise ConfigError(f"freeze of network '{net.name}' needs initialise_from: nothing is taken over")
     if net.continues is not None:
         _check_continued(config, net, network_of(config, net.continues))
     if (net.maps_from is None) != (architecture_of(config, net).streams == 1):
@@ -156,7 +154,7 @@ def _check_network(config: Config, net: NetworkConfig, before: list[str]) -> Non
 
 def _check_continued(config: Config, net: NetworkConfig, before: NetworkConfig) -> None:
     """Going on must be as if the network before had never stopped."""
-    for key in ("architecture", "join", "patch", "stacks", "maps_from"):
+    for key in ("architecture", "join", "patch", "spacing", "stacks", "maps_from"):
         if getattr(net, key) != getattr(before, key):
             raise ConfigError(f"{key} of network '{net.name}' must be that of '{before.name}', which it continues")
     if (net.recipe or config.recipe) != (before.recipe or config.recipe):
