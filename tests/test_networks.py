@@ -73,6 +73,25 @@ def test_a_lattice_is_the_dense_output_thinned(architecture, spacing, seed):
         assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9 * max(1, float(theirs.detach().abs().max())))
 
 
+@settings(max_examples=60)
+@given(architectures(), st.data(), st.sampled_from([1, 1, 2, 3]), st.integers(0, 99))
+def test_fragments_change_nothing(architecture, data, spacing, seed):
+    """Any choice of fragments a side, layer by layer: same output, same gradients."""
+    plan = []
+    for _, (_, high, wide), _ in architecture.on_lattice(spacing):
+        common = [parts for parts in range(1, 10) if high % parts == wide % parts == 0]
+        plan.append(data.draw(st.sampled_from(common)))
+    network = DenseNetwork(architecture, seed).eval().double()
+    shape = [2, 1, *(v + e for v, e in zip(architecture.field_of_view, (1, 6, 9)))]
+    inputs = [torch.randn(shape, dtype=torch.float64) for _ in range(architecture.streams)]
+    made, plain = network(inputs, spacing, plan), network(inputs, spacing)
+    assert made.shape == plain.shape
+    outer = torch.randn(plain.shape, dtype=torch.float64)
+    gradients = [torch.autograd.grad((one * outer).sum(), list(network.parameters())) for one in (made, plain)]
+    for ours, theirs in zip((made, *gradients[0]), (plain, *gradients[1])):
+        assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9 * max(1, float(theirs.detach().abs().max())))
+
+
 @pytest.mark.parametrize(("architecture", "spacing"), [(VD2D, 8), (VD2D3D, 4), (ARCHITECTURES["n4"], 16)])
 def test_a_lattice_of_the_papers_networks(architecture, spacing):
     network = DenseNetwork(architecture, 1).eval()

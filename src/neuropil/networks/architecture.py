@@ -121,6 +121,20 @@ class Architecture:
                 dilation = _times(dilation, layer.stride)
         return tuple(result)
 
+    def on_lattice(self, spacing: int) -> tuple[tuple[Layer, Size, int], ...]:
+        """Give each layer with its dilation and step, if only every `spacing`-th voxel along y and x is wanted.
+
+        Poolings whose stride the spacing allows step by it; what follows is dilated by so much less.
+        """
+        thinned, result = 1, []
+        for layer, (deep, *flat) in zip(self.layers, self.dilations):
+            dilation, step = (deep, flat[0] // thinned, flat[1] // thinned), 1
+            if isinstance(layer, Pool) and layer.stride[1] == layer.stride[2] and dilation[1:] == (1, 1):
+                step = layer.stride[1] if spacing % (thinned * layer.stride[1]) == 0 else 1
+            result.append((layer, dilation, step))
+            thinned *= step
+        return tuple(result)
+
     @property
     def stride(self) -> Size:
         """Product of all pooling strides, z, y, x."""

@@ -11,6 +11,7 @@ choice.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -25,14 +26,56 @@ TANH_GAIN, TANH_SLOPE = 1.7159, 0.6666  # LeCun's scaled tanh, as in ZNN
 def fold(volume: Tensor) -> Tensor:
     """Turn (n, c, z, y, x) into (n·z, c, y, x), channels last."""
     n, c, z, y, x = volume.shape
-    sections = volume.permute(0, 2, 1, 3, 4).reshape(n * z, c, y, x)
-    return sections.contiguous(memory_format=torch.channels_last)
+    sections = volume.permute(0, 2, 1, 3, 4).reshape(n * z, c, y, x).contiguous(memory_format=torch.channels_last)
+    # With one channel both layouts are the same bytes; only these strides make the library go on with channels last.
+    return sections.as_strided(sections.shape, (y * x, 1, x, 1)) if c == 1 else sections
 
 
 def unfold(sections: Tensor, n: int) -> Tensor:
     """Turn (n·z, c, y, x) back into (n, c, z, y, x)."""
     nz, c, y, x = sections.shape
     return sections.reshape(n, nz // n, c, y, x).permute(0, 2, 1, 3, 4)
+
+
+def split(sections: Tensor, step: int) -> Tensor:
+    """Split (b, c, y, x) into step² fragments (step²·b, c, ⌈y/step⌉, ⌈x/step⌉), one per offset, zeros at the end."""
+    y, x = sections.shape[2:]
+    padded = functional.pad(sections, (0, -x % step, 0, -y % step))
+    b, c, y, x = padded.shape
+    parts = padded.view(b, c, y // step, step, x // step, step).permute(3, 5, 0, 1, 2, 4)
+    return parts.flatten(0, 2).contiguous(memory_format=torch.channels_last)
+
+
+def merge(fragments: Tensor, step: int, extent: tuple[int, int]) -> Tensor:
+    """Put fragments together again: the inverse of `split`, cut to `extent` (y, x)."""
+    b, c, y, x = fragments.shape
+    parts = fragments.view(step, step, b // step**2, c, y, x).permute(2, 3, 4, 0, 5, 1)
+    whole = parts.reshape(b // step**2, c, y * step, x * step)[:, :, : extent[0], : extent[1]]
+    return whole.contiguous(memory_format=torch.channels_last)
+
+
+def fragmented(
+    sections: Tensor, splits: tuple[int, ...], wanted: int, extent: tuple[int, int]
+) -> tuple[Tensor, tuple[int, ...]]:
+    """Split or merge until there are `wanted` fragments a side.
+
+    Parameters
+    ----------
+    sections : (fragments·n·z, c, y, x)
+    splits : the splits that made them, the last one outermost in the batch
+    wanted : fragments a side
+    extent : y, x of the whole sections
+
+    Returns
+    -------
+    sections, splits
+    """
+    while splits and wanted % math.prod(splits):
+        outer = math.prod(splits[:-1])
+        sections = merge(sections, splits[-1], (-(-extent[0] // outer), -(-extent[1] // outer)))
+        splits = splits[:-1]
+    step = wanted // math.prod(splits)
+    return (split(sections, step), (*splits, step)) if step > 1 else (sections, splits)
 
 
 def convolve(sections: Tensor, n: int, weight: Tensor, bias: Tensor | None, dilation: Size) -> Tensor:
@@ -98,13 +141,6 @@ def _conv2d(sections: Tensor, weight: Tensor, bias: Tensor | None, dilation: Siz
     return functional.conv2d(sections, weight, bias, dilation=dilation[1:])
 
 
-def _fragments(sections: Tensor, step: int) -> Tensor:
-    """Split (n, c, y, x) into (n·step², c, y/step, x/step): one image per offset; y and x are multiples of step."""
-    n, c, y, x = sections.shape
-    split = sections.view(n, c, y // step, step, x // step, step).permute(0, 3, 5, 1, 2, 4)
-    return split.reshape(n * step * step, c, y // step, x // step).contiguous(memory_format=torch.channels_last)
-
-
 class _DilatedConv(torch.autograd.Function):
     """conv2d with one dilation for y and x, whose weight gradient is computed over fragments."""
 
@@ -123,9 +159,7 @@ class _DilatedConv(torch.autograd.Function):
         to_input = None
         if ctx.needs_input_grad[0]:
             to_input = backward(gradient, sections, weight, None, [1, 1], *fixed, [True, False, False])[0]
-        spare = [-extent % step for extent in sections.shape[2:]]
-        frame = (0, spare[1], 0, spare[0])  # zeros add nothing to the gradient
-        inputs, outputs = (_fragments(functional.pad(one, frame), step) for one in (sections, gradient))
+        inputs, outputs = split(sections, step), split(gradient, step)  # their zeros add nothing to the gradient
         to_weight = backward(
             outputs, inputs, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False]
         )[1]

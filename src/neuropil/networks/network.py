@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from neuropil.errors import InputError
 from neuropil.networks.architecture import Architecture, Conv, Dropout, Pool
-from neuropil.networks.dense import activate, convolve, dropout, fold, max_filter, unfold
+from neuropil.networks.dense import activate, convolve, dropout, fold, fragmented, max_filter, unfold
 
 STREAMS = ("", ".recursive")
 
@@ -48,7 +48,7 @@ class DenseNetwork(nn.Module):
                 if not (stream and conv.name == architecture.join):
                     self.weights[_key(f"{conv.name}{stream}.bias")] = nn.Parameter(torch.zeros(conv.maps))
 
-    def forward(self, inputs: Sequence[Tensor], spacing: int = 1) -> Tensor:
+    def forward(self, inputs: Sequence[Tensor], spacing: int = 1, fragments: Sequence[int] = ()) -> Tensor:
         """Label every voxel, or every `spacing`-th.
 
         Parameters
@@ -56,6 +56,8 @@ class DenseNetwork(nn.Module):
         inputs : one tensor (n, 1, z, y, x) per stream: the standardised image, then the recursive map
         spacing : of the labelled voxels along y and x, from the first on. The poolings that it allows are run with
             their strides instead of densely, so a wide lattice costs little more than its first layers.
+        fragments : the form of each layer: into how many fragments a side sections are split while it runs (1, or a
+            divisor of its dilation along y and x). Whole sections by default; the result changes by rounding only.
 
         Returns
         -------
@@ -65,26 +67,29 @@ class DenseNetwork(nn.Module):
         architecture, n = self.architecture, inputs[0].shape[0]
         if len(inputs) != architecture.streams:
             raise InputError(f"'{architecture.name}' takes {architecture.streams} inputs; got {len(inputs)}")
-        streams = [fold(one) for one in inputs]
-        thinned = 1
-        for layer, (deep, *dense) in zip(architecture.layers, architecture.dilations):
-            dilation = (deep, dense[0] // thinned, dense[1] // thinned)
+        streams, splits = [fold(one) for one in inputs], tuple[int, ...]()
+        extent, rest = (inputs[0].shape[3], inputs[0].shape[4]), spacing
+        forms = fragments or [1] * len(architecture.layers)
+        for (layer, (deep, *flat), step), parts in zip(architecture.on_lattice(spacing), forms):
+            made = [fragmented(one, splits, parts, extent) for one in streams]
+            streams, splits = [one for one, _ in made], made[0][1]
+            images, dilation = n * parts**2, (deep, flat[0] // parts, flat[1] // parts)
             if isinstance(layer, Conv) and layer.name == architecture.join:
-                streams = [activate(self._join(streams, n, layer, dilation), layer.activation)]
+                streams = [activate(self._join(streams, images, layer, dilation), layer.activation)]
             elif isinstance(layer, Conv):
                 streams = [
-                    activate(self._convolve(one, n, layer, stream, dilation), layer.activation)
+                    activate(self._convolve(one, images, layer, stream, dilation), layer.activation)
                     for one, stream in zip(streams, STREAMS)
                 ]
             elif isinstance(layer, Pool):
-                step = layer.stride[1] if layer.stride[1] == layer.stride[2] else 1
-                step = step if dilation[1:] == (1, 1) and spacing % (thinned * step) == 0 else 1
-                streams = [max_filter(one, n, layer.size, dilation, step) for one in streams]
-                thinned *= step
+                streams = [max_filter(one, images, layer.size, dilation, step) for one in streams]
             elif isinstance(layer, Dropout):
                 streams = [dropout(one, layer.rate, self.training) for one in streams]
-        rest = spacing // thinned
-        return unfold(streams[0][:, :, ::rest, ::rest], n)
+                continue
+            height, width = (e - (size - 1) * gap for e, size, gap in zip(extent, layer.size[1:], flat))
+            extent, rest = (-(-height // step), -(-width // step)), rest // step
+        whole, _ = fragmented(streams[0], splits, 1, extent)
+        return unfold(whole[:, :, ::rest, ::rest], n)
 
     def named_weights(self) -> dict[str, Tensor]:
         """Return the parameters under their public names, `conv1a.weight` and so on."""

@@ -12,6 +12,7 @@ STAGES = {
     "synthetic": "make a realistic stack with perfect truth",
     "train": "train networks, recursively where asked",
     "predict": "run trained networks densely over a volume",
+    "plan": "show how a network runs on this machine, layer by layer",
     "segment": "turn a boundary map into a segmentation",
     "evaluate": "score boundary maps and segmentations against truth",
     "report": "make one HTML page of a run: scores, curves, pictures",

@@ -55,7 +55,7 @@ class Config(StageConfig):
 
     output: Path = Field(Path("runs/demo"), description="run folder")
     data: Literal["auto", "vnc", "synthetic"] = Field("auto", description="vnc where it is found, else synthetic")
-    updates: int = Field(400, gt=0, description="of VD2D; VD2D3D gets five eighths as many")
+    updates: int = Field(400, gt=0, description="of VD2D; VD2D3D gets half as many")
     seed: int = Field(0, ge=0, description="of training")
     fresh: bool = Field(False, description="start over")
 
@@ -171,7 +171,7 @@ def _write_crops(config: Config, name: str) -> None:
 
 
 def _updates(config: Config) -> int:
-    return max(1, config.updates * 5 // 8)
+    return max(1, config.updates // 2)
 
 
 def _training(config: Config, parts: dict[str, _Part], above: int) -> train.Config:

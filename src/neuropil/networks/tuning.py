@@ -1,0 +1,269 @@
+"""Which form each layer of a network runs fastest in, measured on this machine at the shapes of the run.
+
+The forms are equal up to rounding: a layer with dilation d may run on whole sections with sparse filters, or on
+fragments (p² images a section, one per offset, with dilation d/p; for p = d the dense filters of ZNNi's max-pooling
+fragments). Splitting and merging cost a copy, so the choice is the shortest path through (layer, fragments), with the
+measured milliseconds as lengths. Plans are kept in the user's cache, one file per network, shape, device, number of
+threads and version of torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuropil.files import write_json
+from neuropil.networks.architecture import Architecture, Conv, Layer, Pool, Size
+from neuropil.networks.dense import activate, convolve, dropout, fold, fragmented, max_filter
+
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer of a plan.
+
+    Attributes
+    ----------
+    name : of the layer
+    fragments : a side; 1 = whole sections
+    milliseconds : of the layer in this form, splitting or merging before it included
+    whole : milliseconds in the form 1
+    operations : floating-point operations of the layer (2 per multiplication), counted once per voxel it makes
+    bytes : float32 of its inputs and outputs
+    """
+
+    name: str
+    fragments: int
+    milliseconds: float
+    whole: float
+    operations: float
+    bytes: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The form of every layer; `fragments` is what `DenseNetwork` takes."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def fragments(self) -> tuple[int, ...]:
+        """Fragments a side, layer by layer."""
+        return tuple(step.fragments for step in self.steps)
+
+    @property
+    def milliseconds(self) -> float:
+        """Sum over the layers."""
+        return sum(step.milliseconds for step in self.steps)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A layer at the shape it runs at: whole sections, their extent, and its dilation on the lattice."""
+
+    layer: Layer
+    name: str
+    dilation: Size
+    step: int
+    depth: int
+    maps: int
+    extent: tuple[int, int]
+    out: float
+    copies: int
+    joined: bool
+
+    @property
+    def forms(self) -> list[int]:
+        """Numbers of fragments a side that the dilation allows."""
+        common = math.gcd(self.dilation[1], self.dilation[2])
+        return [parts for parts in range(1, common + 1) if common % parts == 0]
+
+
+def tune(
+    architecture: Architecture, patch: Size, *, training: bool = False, spacing: int = 1, device: str = "cpu"
+) -> Plan:
+    """Measure the forms of every layer and return the fastest combination; from the cache where it was measured before.
+
+    Parameters
+    ----------
+    architecture : of the network
+    patch : output voxels z, y, x of a pass
+    training : measure forward and backward pass, else the forward pass
+    spacing : of the labelled voxels; see `DenseNetwork.forward`
+    device : "cpu", "cuda" ...
+
+    Examples
+    --------
+    >>> from neuropil.networks.architecture import Architecture
+    >>> small = Architecture("small", ("conv1 1x3x3 2", "pool1 1x2x2", "conv2 1x3x3 2", "output 1x1x1 2 linear"))
+    >>> [step.name for step in tune(small, (1, 8, 8)).steps]
+    ['conv1', 'pool1', 'conv2', 'output']
+    """
+    key = {
+        "architecture": architecture.to_dict(),
+        "patch": list(patch),
+        "training": training,
+        "spacing": spacing,
+        "device": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    path = _cache() / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]}.json"
+    if path.exists():
+        kept = json.loads(path.read_text())
+        if kept["key"] == key:
+            return Plan(tuple(Step(**step) for step in kept["steps"]))
+    plan = _shortest(_works(architecture, patch, spacing), training, torch.device(device))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"key": key, "steps": [asdict(step) for step in plan.steps]})
+    return plan
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neuropil" / "plans"
+
+
+def _device_name(device: str) -> str:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    names = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.split(":")[1].strip() for line in names if line.startswith("model name")), "cpu")
+    return f"{model} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _works(architecture: Architecture, patch: Size, spacing: int) -> list[_Work]:
+    """Lay the network out at the shapes of one patch."""
+    depth, height, width = (p + f - 1 for p, f in zip(patch, architecture.field_of_view))
+    maps, copies, works = 1, architecture.streams, []
+    for layer, dilation, step in architecture.on_lattice(spacing):
+        joined = isinstance(layer, Conv) and layer.name == architecture.join
+        size = layer.size if isinstance(layer, Conv | Pool) else (1, 1, 1)
+        name = layer.name if isinstance(layer, Conv | Pool) else "dropout"
+        after = (
+            depth - (size[0] - 1) * dilation[0],
+            -(-(height - (size[1] - 1) * dilation[1]) // step),
+            -(-(width - (size[2] - 1) * dilation[2]) // step),
+        )
+        fan = maps * (2 if joined else 1)
+        work = _Work(layer, name, dilation, step, depth, fan, (height, width), math.prod(after), copies, joined)
+        works.append(work)
+        depth, height, width = after
+        maps = layer.maps if isinstance(layer, Conv) else maps
+        copies = 1 if joined else copies
+    return works
+
+
+def _shortest(works: list[_Work], training: bool, device: torch.device) -> Plan:
+    """Find the shortest path through (layer, fragments); one may split further at any layer, or merge all."""
+    best: dict[int, tuple[float, list[Step]]] = {1: (0.0, [])}
+    for work in works:
+        times = {parts: _milliseconds(work, parts, training, device) for parts in work.forms}
+        moves = {
+            (a, b): _moving(work, a, b, device)
+            for a in best
+            for b in times
+            if a != b and (b == 1 or b % a == 0)
+        }  # fmt: skip
+        reached: dict[int, tuple[float, list[Step]]] = {}
+        for parts, own in times.items():
+            for before, (spent, steps) in best.items():
+                if before != parts and (before, parts) not in moves:
+                    continue
+                cost = own + moves.get((before, parts), 0.0)
+                if parts not in reached or spent + cost < reached[parts][0]:
+                    step = Step(work.name, parts, cost, times[1], _operations(work), _bytes(work))
+                    reached[parts] = (spent + cost, [*steps, step])
+        best = reached
+    last = works[-1]
+    ends = {
+        parts: spent + (_moving(last, parts, 1, device) if parts > 1 else 0.0) for parts, (spent, _) in best.items()
+    }
+    return Plan(tuple(best[min(ends, key=lambda parts: ends[parts])][1]))
+
+
+def _operations(work: _Work) -> float:
+    if not isinstance(work.layer, Conv):
+        return 0.0
+    return (
+        2.0 * work.maps * work.layer.maps * math.prod(work.layer.size) * work.out * (1 if work.joined else work.copies)
+    )
+
+
+def _bytes(work: _Work) -> float:
+    after = work.layer.maps if isinstance(work.layer, Conv) else work.maps
+    return 4.0 * work.copies * (work.maps * work.depth * math.prod(work.extent) + after * work.out)
+
+
+def _input(work: _Work, parts: int, device: torch.device) -> Tensor:
+    y, x = (-(-extent // parts) for extent in work.extent)
+    return fold(torch.randn(1, work.maps, work.depth * parts**2, y, x, device=device))
+
+
+def _milliseconds(work: _Work, parts: int, training: bool, device: torch.device) -> float:
+    """Time one layer in one form, for all streams."""
+    sections, images = _input(work, parts, device), parts**2
+    dilation = (work.dilation[0], work.dilation[1] // parts, work.dilation[2] // parts)
+    layer = work.layer
+    weights: list[Tensor] = []
+    if isinstance(layer, Conv):
+        weights = [
+            torch.randn(layer.maps, work.maps, *layer.size, device=device),
+            torch.zeros(layer.maps, device=device),
+        ]
+
+    def forward() -> Tensor:
+        if isinstance(layer, Conv):
+            return activate(convolve(sections, images, weights[0], weights[1], dilation), layer.activation)
+        if isinstance(layer, Pool):
+            return max_filter(sections, images, layer.size, dilation, work.step)
+        return dropout(sections, layer.rate, training)
+
+    copies = 1 if work.joined else work.copies
+    if not training:
+        with torch.inference_mode():
+            return copies * _median(forward, device)
+    leaves = [one.requires_grad_() for one in (sections, *weights)]
+    outer = torch.ones_like(forward().detach())
+    return copies * _median(lambda: torch.autograd.grad(forward(), leaves, outer, allow_unused=True), device)
+
+
+def _moving(work: _Work, before: int, after: int, device: torch.device) -> float:
+    sections = _input(work, before, device)
+    splits = (before,) if before > 1 else ()
+    with torch.inference_mode():
+        return work.copies * _median(lambda: fragmented(sections, splits, after, work.extent), device)
+
+
+def _median(call: Callable[[], Any], device: torch.device) -> float:
+    taken = []
+    for turn in range(REPEATS + 1):
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if turn:
+            taken.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(taken)
+
+
+def peak(device: str = "cpu") -> float:
+    """Measure the GFLOP/s of a large 3×3 convolution, channels last: what this machine can do at best."""
+    place = torch.device(device)
+    channels, edge = 64, 256
+    sections = torch.randn(1, channels, edge, edge, device=place).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(channels, channels, 1, 3, 3, device=place)
+    with torch.inference_mode():
+        taken = _median(lambda: convolve(sections, 1, weight, None, (1, 1, 1)), place)
+    return float(2 * 9 * channels**2 * (edge - 2) ** 2 / taken / 1e6)

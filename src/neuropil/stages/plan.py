@@ -1,0 +1,68 @@
+"""Show how a network runs on this machine: the fastest form of each layer, its time, its share of the peak.
+
+Layers are timed at the shapes of one output patch; what was measured is kept, so that a second call is instant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from neuropil.config import StageConfig, Triple
+from neuropil.errors import InputError
+from neuropil.stages import StageResult
+
+EXAMPLES = [
+    "neuropil plan --weights runs/demo/model.safetensors --shape 1,256,256",
+    "neuropil plan --weights runs/demo/model.safetensors --shape 1,256,256 --training --spacing 8",
+]
+POSITIONAL = ()
+
+
+class Config(StageConfig):
+    """Fields of [plan]."""
+
+    weights: Path = Field(description="model file (safetensors) that `neuropil train` wrote")
+    shape: Triple = Field(description="output voxels of a pass, z,y,x")
+    training: bool = Field(False, description="a training step instead of prediction")
+    spacing: int = Field(1, gt=0, description="of the voxels learnt from; see train")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+
+
+def run(config: Config) -> StageResult:
+    """Plan each network of the model and print its table."""
+    from neuropil.networks import checkpoint, tuning
+
+    if min(config.shape) < 1:
+        raise InputError(f"shape must be positive; got {config.shape}")
+    model = checkpoint.load_model(config.weights)
+    device = str(checkpoint.pick_device(config.device))
+    best = tuning.peak(device)
+    text = [f"peak of 3x3 convolutions here: {best:.0f} GFLOP/s"]
+    data: dict[str, Any] = {"peak_gflops": best, "networks": {}}
+    for network in model.networks:
+        architecture = network.architecture
+        plan = tuning.tune(architecture, config.shape, training=config.training, spacing=config.spacing, device=device)
+        text += ["", f"{architecture.name}, {'training step' if config.training else 'prediction'} of {config.shape}"]
+        text += _table(plan.steps, best, 3 if config.training else 1)
+        data["networks"][architecture.name] = {
+            "milliseconds": plan.milliseconds,
+            "layers": [asdict(step) for step in plan.steps],
+        }
+    return StageResult("\n".join(text), data)
+
+
+def _table(steps: Any, best: float, passes: int) -> list[str]:
+    """One line a layer; a training step does each convolution three times."""
+    lines = [f"{'layer':10} {'form':14} {'ms':>8} {'GFLOP/s':>8} {'% of peak':>9} {'MB':>8}"]
+    for step in steps:
+        form = "whole" if step.fragments == 1 else f"{step.fragments}x{step.fragments} fragments"
+        rate = passes * step.operations / step.milliseconds / 1e6 if step.operations else 0.0
+        share = f"{rate:8.0f} {100 * rate / best:9.0f}" if rate else f"{'-':>8} {'-':>9}"
+        lines.append(f"{step.name:10} {form:14} {step.milliseconds:8.2f} {share} {step.bytes / 1e6:8.1f}")
+    whole = sum(step.whole for step in steps)
+    total = sum(step.milliseconds for step in steps)
+    return [*lines, f"{'in all':10} {'':14} {total:8.2f}; all layers whole: {whole:.2f} ms"]

@@ -1,0 +1,83 @@
+import math
+
+import pytest
+import torch
+from tiny import TINY, TINY_RECURSIVE
+
+from neuropil.cli import main
+from neuropil.networks import tuning
+from neuropil.networks.architecture import VD2D, Architecture
+from neuropil.networks.checkpoint import Model, save_model
+from neuropil.networks.network import DenseNetwork
+
+POOLED = Architecture(
+    "pooled",
+    (
+        "conv1 1x3x3 4",
+        "pool1 1x2x2",
+        "conv2 2x3x3 6",
+        "pool2 1x2x2",
+        "conv3 1x3x3 8",
+        "dropout 0.5",
+        "output 1x1x1 2 linear",
+    ),
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def fake_costs(monkeypatch, own, moving):
+    monkeypatch.setattr(tuning, "_milliseconds", lambda work, parts, training, device: own(work.name, parts))
+    monkeypatch.setattr(tuning, "_moving", lambda work, before, after, device: moving(before, after))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_plan_runs_the_network_to_the_same_result(training):
+    plan = tuning.tune(POOLED, (1, 16, 12), training=training)
+    assert [step.name for step in plan.steps] == ["conv1", "pool1", "conv2", "pool2", "conv3", "dropout", "output"]
+    assert all(step.milliseconds > 0 for step in plan.steps)
+    network = DenseNetwork(POOLED).eval()
+    image = torch.randn(1, 1, *(p + f - 1 for p, f in zip((1, 16, 12), POOLED.field_of_view)))
+    with torch.no_grad():
+        assert (network([image], fragments=plan.fragments) - network([image])).abs().max() < 1e-5
+
+
+def test_splitting_is_chosen_when_it_pays_and_only_then(monkeypatch):
+    fake_costs(monkeypatch, lambda name, parts: 10.0 / parts, lambda before, after: 1.0)
+    assert tuning.tune(POOLED, (1, 8, 8)).fragments == (1, 1, 2, 2, 4, 4, 4)
+    fake_costs(monkeypatch, lambda name, parts: 10.0 / parts, lambda before, after: 1000.0)
+    assert set(tuning.tune(POOLED, (1, 16, 16)).fragments) == {1}
+    fake_costs(monkeypatch, lambda name, parts: 9.0 if (name == "conv3") == (parts == 1) else 1.0, lambda a, b: 0.1)
+    plan = tuning.tune(POOLED, (1, 24, 24))
+    assert [step.fragments > 1 for step in plan.steps] == [step.name == "conv3" for step in plan.steps]
+
+
+def test_what_was_measured_is_kept(monkeypatch):
+    first = tuning.tune(POOLED, (1, 8, 8))
+    monkeypatch.setattr(tuning, "_shortest", None)  # would fail if it were measured again
+    assert tuning.tune(POOLED, (1, 8, 8)) == first
+    with pytest.raises(TypeError):
+        tuning.tune(POOLED, (1, 9, 8))
+
+
+def test_operations_are_those_of_the_minimal_algorithm():
+    works = tuning._works(VD2D, (1, 10, 20), 1)
+    assert works[-1].out == 200
+    assert tuning._operations(works[-1]) == 2 * 200 * 2 * 200
+    assert tuning._operations(works[0]) == 2 * 24 * 9 * (10 + 106) * (20 + 106)
+    assert [work.out for work in tuning._works(VD2D, (1, 33, 17), 16)][-1] == 3 * 2
+    assert math.isfinite(tuning.peak())
+
+
+def test_plan_prints_a_table_per_network(tmp_path, capsys):
+    path = tmp_path / "model.safetensors"
+    save_model(path, Model((DenseNetwork(TINY), DenseNetwork(TINY_RECURSIVE))))
+    assert main(["plan", "--weights", str(path), "--shape", "1,16,16"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("in all") == 2
+    assert "% of peak" in out
+    assert main(["plan", "--weights", str(path), "--shape", "1,0,16"]) == 2
+    assert "shape must be positive" in capsys.readouterr().err
