@@ -142,8 +142,8 @@ def test_full_disk(place: Path, full: Path, monkeypatch: pytest.MonkeyPatch, lin
     if not (place / "big.h5").exists():
         noise = np.random.default_rng(0).integers(0, 255, (8, 120, 120), dtype=np.uint8)
         store("big.h5:raw", noise, kind="image")
-        store("big.h5:map", noise)
-        store("big.h5:noise", noise.astype(np.float32) / 255)
+        store("big.h5:map", noise, kind="boundary", scale=1 / 255)
+        store("big.h5:noise", noise.astype(np.float32) / 255, kind="boundary")
     with untouched(place):
         text = sentence(*line.format(full).split(), "--quiet")
     assert "disk is full" in text or "No space left" in text, text

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import OFFSET, VOXEL_SIZE, good, load, sentence, stack, store, untouched
+from small import OFFSET, VOXEL_SIZE, command, good, load, sentence, stack, store, untouched
 
 from neuropil.labels import contingency
 from neuropil.metrics.rand import rand_scores
@@ -46,6 +46,16 @@ def test_a_perfect_map_gives_the_cells(tmp_path: Path, truth: np.ndarray, bounda
     assert f"{count} segments" in said
     assert json.loads((tmp_path / "o.json").read_text())["segments"] == count
     assert json.loads((tmp_path / "ids.zarr.json").read_text())["config"]["method"] == method
+
+
+def test_a_volume_that_does_not_say_what_it_is_is_warned_of(tmp_path: Path, boundary: str) -> None:
+    unnamed = store(f"{tmp_path}/u.h5:u", load(boundary))
+    said = [
+        command("segment", "--input", uri, "--output", f"{tmp_path}/{i}.zarr")
+        for i, uri in enumerate((boundary, unnamed))
+    ]
+    assert [one.code for one in said] == [0, 0]
+    assert ["does not say what it is" in one.err for one in said] == [False, True]
 
 
 def test_sections_in_three_dimensions(tmp_path: Path, truth: np.ndarray, boundary: str) -> None:

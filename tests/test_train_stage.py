@@ -64,6 +64,17 @@ def test_a_recursive_run_makes_a_model_that_predict_runs(tmp_path: Path, data: P
     assert json.loads((run / "run.json").read_text())["networks"]["flat"]["seconds"] == seconds
 
 
+def test_validation_on_what_is_learnt_is_warned_of(tmp_path: Path, toml: Path) -> None:
+    warning = "validation 'v' and stack 'a' share sections of"
+    apart, shared = (
+        command("train", toml),
+        command("train", toml, "--fresh", "--set", "train.validation.v.sections=3:6"),
+    )
+    assert (apart.code, shared.code) == (0, 0)
+    assert warning not in apart.err
+    assert warning in shared.err
+
+
 def test_what_the_second_network_starts_from(tmp_path: Path, toml: Path) -> None:
     good("train", toml, "--set", "train.networks.deep.recipe.learning_rate=1e-12")
     flat, deep = (read_tensors(tmp_path / f"run/{name}/best.safetensors")[0] for name in ("flat", "deep"))

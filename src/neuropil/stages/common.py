@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,7 @@ from neuropil.volume.copying import copy_volume
 from neuropil.volume.metadata import Kind, Metadata
 from neuropil.volume.uri import parse_uri
 
+log = logging.getLogger("neuropil")
 CREMI_UNLABELLED = np.uint64(2**64 - 1)
 """Id of voxels without truth in CREMI's files; never learnt, never scored."""
 
@@ -95,6 +97,8 @@ def read_boundary(volume: Volume, box: Box) -> NDArray[np.uint8] | NDArray[np.fl
         raise InputError(
             f"{volume.uri} must be a boundary map (z, y, x); it is {known.kind or 'unnamed'} {volume.shape}"
         )
+    if known.kind is None and volume.dtype == np.uint8:
+        log.warning("%s does not say what it is; taken for a boundary map, 0 to 255 meaning 0 to 1", volume.uri)
     array = volume.read(box)
     if array.dtype == np.uint8 and (known.scale is None or np.isclose(known.scale, 1 / 255)):
         return array

@@ -47,6 +47,7 @@ from neuropil.stages.train_config import (
     names_of,
     needs_of,
     network_of,
+    warn_of_shared_sections,
 )
 from neuropil.volume import open_volume
 
@@ -65,6 +66,7 @@ def run(config: Config) -> StageResult:
     check(config)
     stacks, validation = _Stacks(config, config.stacks), _Stacks(config, config.validation)
     _check_data(config, stacks, validation)
+    warn_of_shared_sections(config)
     if config.fresh:
         for net in config.networks:
             shutil.rmtree(config.output / net.name, ignore_errors=True)

@@ -5,6 +5,9 @@ A run trains networks in turn; each may take maps or first layers from, or go on
 
 from __future__ import annotations
 
+import logging
+import sys
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +17,8 @@ from neuropil.config import Name, Names, Sections, StageConfig, Triple, nearest
 from neuropil.errors import ConfigError
 from neuropil.networks.architecture import ARCHITECTURES, Architecture
 from neuropil.networks.training import Recipe
+
+log = logging.getLogger("neuropil")
 
 
 class StackConfig(StageConfig):
@@ -126,6 +131,19 @@ def check(config: Config) -> None:
             f"model must be a network of one input, then networks of two; got {', '.join(model_of(config))}"
             f" with {', '.join(map(str, streams))}"
         )
+
+
+def warn_of_shared_sections(config: Config) -> None:
+    """Scores on what was learnt say nothing; masks may keep a shared section's parts apart, so it is a warning."""
+    for held, stack in product(config.validation, config.stacks):
+        (a, b), (c, d) = (one.sections or (0, sys.maxsize) for one in (held, stack))
+        if held.image == stack.image and max(a, c) < min(b, d) and not (held.mask and stack.mask):
+            log.warning(
+                "validation '%s' and stack '%s' share sections of %s: validation will look better than it is",
+                held.name,
+                stack.name,
+                held.image,
+            )
 
 
 def _check_different(kind: str, names: list[str]) -> None:
