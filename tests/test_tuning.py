@@ -55,6 +55,16 @@ def test_splitting_is_chosen_when_it_pays_and_only_then(monkeypatch):
     assert [step.fragments > 1 for step in plan.steps] == [step.name == "conv3" for step in plan.steps]
 
 
+def test_a_damaged_or_forbidden_cache_only_costs_time(tmp_path, monkeypatch):
+    first = tuning.tune(POOLED, (1, 8, 8))
+    (kept,) = tuning._cache().glob("*.json")
+    kept.write_text('{"key": ')
+    assert len(tuning.tune(POOLED, (1, 8, 8)).steps) == len(first.steps)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert len(tuning.tune(POOLED, (1, 8, 8)).steps) == len(first.steps)
+
+
 def test_what_was_measured_is_kept(monkeypatch):
     first = tuning.tune(POOLED, (1, 8, 8))
     monkeypatch.setattr(tuning, "_shortest", None)  # would fail if it were measured again

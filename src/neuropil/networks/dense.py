@@ -5,8 +5,7 @@ two-dimensional convolutions with channels last. So a volume (n, c, z, y, x) tra
 is one conv2d over all sections, and a layer with small z stacks the sections it needs along the channels. The
 max-filter is a maximum of shifted views, one axis at a time; its backward pass routes the gradient to whichever of
 the two was larger. The weight gradient of a dilated filter is taken over fragments (one image per offset within the
-dilation, without gaps), which CPU libraries do two to four times faster. `benchmarks/networks/run.py` measures each
-choice.
+dilation, without gaps), and any layer can run on fragments as a whole. `benchmarks/engine/run.py` measures each choice.
 """
 
 from __future__ import annotations

@@ -16,7 +16,9 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from neuropil.files import write_json
 from neuropil.networks.architecture import Architecture, Conv, Layer, Pool, Size
 from neuropil.networks.dense import activate, convolve, dropout, fold, fragmented, max_filter
 
-REPEATS = 5
+REPEATS, ENOUGH = 5, 0.2  # at most so many timings of a form; none more after so many seconds
 
 
 @dataclass(frozen=True)
@@ -121,13 +123,14 @@ def tune(
         "torch": torch.__version__,
     }
     path = _cache() / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]}.json"
-    if path.exists():
+    with suppress(OSError, ValueError, KeyError, TypeError):  # no cache, or not one of ours: measure
         kept = json.loads(path.read_text())
         if kept["key"] == key:
             return Plan(tuple(Step(**step) for step in kept["steps"]))
     plan = _shortest(_works(architecture, patch, spacing), training, torch.device(device))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"key": key, "steps": [asdict(step) for step in plan.steps]})
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"key": key, "steps": [asdict(step) for step in plan.steps]})
     return plan
 
 
@@ -170,12 +173,8 @@ def _shortest(works: list[_Work], training: bool, device: torch.device) -> Plan:
     best: dict[int, tuple[float, list[Step]]] = {1: (0.0, [])}
     for work in works:
         times = {parts: _milliseconds(work, parts, training, device) for parts in work.forms}
-        moves = {
-            (a, b): _moving(work, a, b, device)
-            for a in best
-            for b in times
-            if a != b and (b == 1 or b % a == 0)
-        }  # fmt: skip
+        pairs = [(a, b) for a, b in product(best, times) if a != b and (b == 1 or b % a == 0)]
+        moves = {pair: _moving(work, *pair, device) for pair in pairs}
         reached: dict[int, tuple[float, list[Step]]] = {}
         for parts, own in times.items():
             for before, (spent, steps) in best.items():
@@ -247,7 +246,8 @@ def _moving(work: _Work, before: int, after: int, device: torch.device) -> float
 
 
 def _median(call: Callable[[], Any], device: torch.device) -> float:
-    taken = []
+    """Milliseconds of a call: the median of a few, fewer where one takes long; the first is not counted."""
+    taken: list[float] = []
     for turn in range(REPEATS + 1):
         start = time.perf_counter()
         call()
@@ -255,6 +255,8 @@ def _median(call: Callable[[], Any], device: torch.device) -> float:
             torch.cuda.synchronize(device)
         if turn:
             taken.append(time.perf_counter() - start)
+        if sum(taken) > ENOUGH:
+            break
     return 1e3 * statistics.median(taken)
 
 
