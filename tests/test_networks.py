@@ -92,6 +92,12 @@ def test_fragments_change_nothing(architecture, data, spacing, seed):
         assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9 * max(1, float(theirs.detach().abs().max())))
 
 
+@pytest.mark.parametrize("fragments", [(1,), (1,) * 17, (2,) * 16, (1,) * 15 + (3,)])
+def test_fragments_that_do_not_fit_are_refused(fragments):
+    with pytest.raises(InputError, match=r"fragments must be 16 divisors"):
+        DenseNetwork(VD2D)([torch.zeros(1, 1, 1, 109, 109)], fragments=fragments)
+
+
 @pytest.mark.parametrize(("architecture", "spacing"), [(VD2D, 8), (VD2D3D, 4), (ARCHITECTURES["n4"], 16)])
 def test_a_lattice_of_the_papers_networks(architecture, spacing):
     network = DenseNetwork(architecture, 1).eval()

@@ -5,8 +5,9 @@ import torch
 from tiny import TINY, TINY_RECURSIVE
 
 from neuropil.cli import main
+from neuropil.files import cache_folder
 from neuropil.networks import tuning
-from neuropil.networks.architecture import VD2D, Architecture
+from neuropil.networks.architecture import VD2D, VD2D3D, Architecture
 from neuropil.networks.checkpoint import Model, save_model
 from neuropil.networks.network import DenseNetwork
 
@@ -57,7 +58,7 @@ def test_splitting_is_chosen_when_it_pays_and_only_then(monkeypatch):
 
 def test_a_damaged_or_forbidden_cache_only_costs_time(tmp_path, monkeypatch):
     first = tuning.tune(POOLED, (1, 8, 8))
-    (kept,) = tuning._cache().glob("*.json")
+    (kept,) = (cache_folder() / "plans").glob("*.json")
     kept.write_text('{"key": ')
     assert len(tuning.tune(POOLED, (1, 8, 8)).steps) == len(first.steps)
     (tmp_path / "file").write_text("")
@@ -74,12 +75,20 @@ def test_what_was_measured_is_kept(monkeypatch):
 
 
 def test_operations_are_those_of_the_minimal_algorithm():
-    works = tuning._works(VD2D, (1, 10, 20), 1)
-    assert works[-1].out == 200
-    assert tuning._operations(works[-1]) == 2 * 200 * 2 * 200
-    assert tuning._operations(works[0]) == 2 * 24 * 9 * (10 + 106) * (20 + 106)
-    assert [work.out for work in tuning._works(VD2D, (1, 33, 17), 16)][-1] == 3 * 2
-    assert math.isfinite(tuning.peak())
+    places = VD2D.places((1, 10, 20))
+    assert math.prod(places[-1].shape_out) == 200
+    assert tuning._operations(places[-1]) == 2 * 200 * 2 * 200
+    assert tuning._operations(places[0]) == 2 * 24 * 9 * (10 + 106) * (20 + 106)
+    assert VD2D.places((1, 33, 17), 16)[-1].shape_out == (1, 3, 2)
+    assert 0 < tuning.peak() < 1e6
+
+
+def test_a_join_is_one_convolution_on_both_streams():
+    first, join = VD2D3D.places((1, 10, 20))[0], VD2D3D.places((1, 10, 20))[2]
+    assert (first.streams, first.joined, join.streams, join.joined) == (2, False, 2, True)
+    voxels = math.prod(join.shape_out)
+    assert tuning._operations(join) == 2 * 48 * 24 * 4 * voxels
+    assert tuning._bytes(join) == 4 * (48 * math.prod(join.shape_in) + 24 * voxels)
 
 
 def test_plan_prints_a_table_per_network(tmp_path, capsys):

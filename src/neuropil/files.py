@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import Any
 
 
+def cache_folder() -> Path:
+    """Return the folder for what can be made or fetched again: $XDG_CACHE_HOME/neuropil, else ~/.cache/neuropil."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "neuropil"
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a path to write to; what is there when the block ends takes the place of `path`, and nothing if it fails."""

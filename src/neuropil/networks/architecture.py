@@ -60,6 +60,37 @@ Layer = Conv | Pool | Dropout
 
 
 @dataclass(frozen=True)
+class Place:
+    """One layer at the shape it runs at, all streams alike.
+
+    Attributes
+    ----------
+    layer : what runs
+    dilation : z, y, x, on the lattice that is computed
+    step : of a pooling that is run with its stride along y and x; 1 elsewhere
+    streams : how many input streams the layer reads
+    joined : whether it sums them
+    maps_in, maps_out : feature maps of one stream
+    shape_in, shape_out : voxels z, y, x
+    """
+
+    layer: Layer
+    dilation: Size
+    step: int
+    streams: int
+    joined: bool
+    maps_in: int
+    shape_in: Size
+    maps_out: int
+    shape_out: Size
+
+    @property
+    def name(self) -> str:
+        """Name of the layer; "dropout" where it has none."""
+        return "dropout" if isinstance(self.layer, Dropout) else self.layer.name
+
+
+@dataclass(frozen=True)
 class Architecture:
     """One network: its lines, how many input streams it has, and how it is initialised.
 
@@ -125,6 +156,9 @@ class Architecture:
         """Give each layer with its dilation and step, if only every `spacing`-th voxel along y and x is wanted.
 
         Poolings whose stride the spacing allows step by it; what follows is dilated by so much less.
+
+        >>> [(layer.name, dilation, step) for layer, dilation, step in N4.on_lattice(2)[1:3]]
+        [('pool1', (1, 1, 1), 2), ('conv2', (1, 1, 1), 1)]
         """
         thinned, result = 1, []
         for layer, (deep, *flat) in zip(self.layers, self.dilations):
@@ -134,6 +168,24 @@ class Architecture:
             result.append((layer, dilation, step))
             thinned *= step
         return tuple(result)
+
+    def places(self, patch: Size, spacing: int = 1) -> tuple[Place, ...]:
+        """Lay the layers out for an output patch (voxels z, y, x), of which every `spacing`-th is wanted."""
+        before, maps, streams, result = self.input_shape(patch), 1, self.streams, []
+        for layer, dilation, step in self.on_lattice(spacing):
+            size = (1, 1, 1) if isinstance(layer, Dropout) else layer.size
+            z, y, x = (n - (k - 1) * gap for n, k, gap in zip(before, size, dilation))
+            after = (z, -(-y // step), -(-x // step))
+            made = layer.maps if isinstance(layer, Conv) else maps
+            joined = isinstance(layer, Conv) and layer.name == self.join
+            result.append(Place(layer, dilation, step, streams, joined, maps, before, made, after))
+            before, maps, streams = after, made, 1 if joined else streams
+        return tuple(result)
+
+    def input_shape(self, patch: Size) -> Size:
+        """Voxels z, y, x that an output patch needs: the patch and its field of view."""
+        z, y, x = (p + f - 1 for p, f in zip(patch, self.field_of_view))
+        return (z, y, x)
 
     @property
     def stride(self) -> Size:

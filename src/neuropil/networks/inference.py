@@ -7,9 +7,10 @@ largest that the memory limit allows, since large tiles waste least on the halo.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from itertools import product
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from neuropil.errors import InputError
 from neuropil.geometry import Box, grid
-from neuropil.networks.architecture import Architecture, Conv, Pool, Size
+from neuropil.networks.architecture import Architecture, Conv, Dropout, Pool, Size
 from neuropil.networks.network import DenseNetwork
 
 Source = Callable[[Box], NDArray[np.float32]]
@@ -167,34 +168,23 @@ def choose_tile(architecture: Architecture, shape: Sequence[int], max_memory: fl
 def peak_memory(architecture: Architecture, tile: Size) -> float:
     """Estimate the bytes of float32 activations that one tile needs at its worst layer."""
     worst = 0.0
-    for layer, maps_in, size_in, maps_out, size_out, copies in _walk(architecture, tile):
-        stacked = layer.size[0] if isinstance(layer, Conv) and layer.size[0] > 1 else 0
-        held = maps_in * size_in * (1 + stacked) + maps_out * size_out * (2 if isinstance(layer, Pool) else 1)
+    for place in architecture.places(tile):
+        if isinstance(place.layer, Dropout):
+            continue
+        read, made = place.maps_in * prod(place.shape_in), place.maps_out * prod(place.shape_out)
+        stacked = place.layer.size[0] if isinstance(place.layer, Conv) and place.layer.size[0] > 1 else 0
+        held = read * (1 + stacked) + made * (2 if isinstance(place.layer, Pool) else 1)
         # while one stream is computed the other's maps wait; a join reads both once more, side by side
-        worst = max(worst, held + (copies - 1) * max(maps_in * size_in, maps_out * size_out) * 2)
+        worst = max(worst, held + (place.streams - 1) * max(read, made) * 2)
     return 6.0 * worst + 60e6  # 4 bytes each; half as much again, and the rest, for the library's buffers
 
 
 def _operations(architecture: Architecture, tile: Size) -> float:
     """Multiplications of one tile, and a charge per voxel for layers that only move memory."""
     total = 0.0
-    for layer, maps_in, size_in, maps_out, size_out, copies in _walk(architecture, tile):
-        work = maps_in * maps_out * float(np.prod(layer.size)) * size_out if isinstance(layer, Conv) else 0.0
-        total += copies * (work + 50 * (maps_in * size_in + maps_out * size_out))
+    for place in architecture.places(tile):
+        if not isinstance(place.layer, Dropout):
+            read, made = place.maps_in * prod(place.shape_in), place.maps_out * prod(place.shape_out)
+            work = place.maps_in * prod(place.layer.size) * made if isinstance(place.layer, Conv) else 0
+            total += place.streams * (work + 50 * (read + made))
     return total
-
-
-def _walk(architecture: Architecture, tile: Size) -> Iterator[tuple[Conv | Pool, int, int, int, int, int]]:
-    """Yield each layer with maps and voxels of its input and output, and its number of streams."""
-    extent = [t + f - 1 for t, f in zip(tile, architecture.field_of_view)]
-    maps, copies = 1, architecture.streams
-    for layer, dilation in zip(architecture.layers, architecture.dilations):
-        if not isinstance(layer, Conv | Pool):
-            continue
-        size_in = int(np.prod(extent))
-        extent = [n - (size - 1) * step for n, size, step in zip(extent, layer.size, dilation)]
-        after = layer.maps if isinstance(layer, Conv) else maps
-        yield layer, maps, size_in, after, int(np.prod(extent)), copies
-        maps = after
-        if layer.name == architecture.join:
-            copies = 1

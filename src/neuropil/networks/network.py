@@ -63,14 +63,21 @@ class DenseNetwork(nn.Module):
         -------
         logits (n, 2, z', y', x'), channel 0 interior, channel 1 boundary; each axis shorter by field of view - 1, then
         y and x thinned to every `spacing`-th voxel
+
+        Raises
+        ------
+        InputError : not one input per stream, or fragments that do not fit the layers
         """
         architecture, n = self.architecture, inputs[0].shape[0]
         if len(inputs) != architecture.streams:
             raise InputError(f"'{architecture.name}' takes {architecture.streams} inputs; got {len(inputs)}")
         streams, splits = [fold(one) for one in inputs], tuple[int, ...]()
         extent, rest = (inputs[0].shape[3], inputs[0].shape[4]), spacing
-        forms = fragments or [1] * len(architecture.layers)
-        for (layer, (deep, *flat), step), parts in zip(architecture.on_lattice(spacing), forms):
+        lattice = architecture.on_lattice(spacing)
+        forms = fragments or [1] * len(lattice)
+        if len(forms) != len(lattice) or any(y % p or x % p for (_, (_, y, x), _), p in zip(lattice, forms)):
+            raise InputError(f"fragments must be {len(lattice)} divisors of the layers' dilations; got {tuple(forms)}")
+        for (layer, (deep, *flat), step), parts in zip(lattice, forms):
             made = [fragmented(one, splits, parts, extent) for one in streams]
             streams, splits = [one for one, _ in made], made[0][1]
             images, dilation = n * parts**2, (deep, flat[0] // parts, flat[1] // parts)

@@ -114,7 +114,7 @@ class Sampler:
     rebalance : "patch", "global" (per stack) or "none"; see `class_weights`
     flips, grey, elastic : see `neuropil.networks.augmentation`
     spacing : only every so-manyth voxel of a patch is learnt from, along y and x. Neighbouring voxels tell nearly the
-        same, so a wide, thin patch teaches several times more than a small dense one of the same cost.
+        same, so a wide, thin patch teaches more than a small dense one of the same cost.
 
     Raises
     ------
@@ -165,8 +165,8 @@ class Sampler:
         return (z, -(-y // self.spacing), -(-x // self.spacing))
 
     @property
-    def _input_shape(self) -> tuple[int, ...]:
-        return tuple(p + f - 1 for p, f in zip(self.patch, self.architecture.field_of_view))
+    def _input_shape(self) -> tuple[int, int, int]:
+        return self.architecture.input_shape(self.patch)
 
     def _places(self, stack: Stack) -> int:
         return int(np.prod([max(0, n - need + 1) for n, need in zip(stack.image.shape, self._input_shape)]))

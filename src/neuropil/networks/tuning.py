@@ -12,12 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuropil.files import write_json
-from neuropil.networks.architecture import Architecture, Conv, Layer, Pool, Size
+from neuropil.files import cache_folder, write_json
+from neuropil.networks.architecture import Architecture, Conv, Place, Pool, Size
 from neuropil.networks.dense import activate, convolve, dropout, fold, fragmented, max_filter
 
 REPEATS, ENOUGH = 5, 0.2  # at most so many timings of a form; none more after so many seconds
@@ -40,7 +39,7 @@ class Step:
     ----------
     name : of the layer
     fragments : a side; 1 = whole sections
-    milliseconds : of the layer in this form, splitting or merging before it included
+    milliseconds : of the layer in this form, splitting or merging before it included (for the last, after it too)
     whole : milliseconds in the form 1
     operations : floating-point operations of the layer (2 per multiplication), counted once per voxel it makes
     bytes : float32 of its inputs and outputs
@@ -71,28 +70,6 @@ class Plan:
         return sum(step.milliseconds for step in self.steps)
 
 
-@dataclass(frozen=True)
-class _Work:
-    """A layer at the shape it runs at: whole sections, their extent, and its dilation on the lattice."""
-
-    layer: Layer
-    name: str
-    dilation: Size
-    step: int
-    depth: int
-    maps: int
-    extent: tuple[int, int]
-    out: float
-    copies: int
-    joined: bool
-
-    @property
-    def forms(self) -> list[int]:
-        """Numbers of fragments a side that the dilation allows."""
-        common = math.gcd(self.dilation[1], self.dilation[2])
-        return [parts for parts in range(1, common + 1) if common % parts == 0]
-
-
 def tune(
     architecture: Architecture, patch: Size, *, training: bool = False, spacing: int = 1, device: str = "cpu"
 ) -> Plan:
@@ -105,6 +82,10 @@ def tune(
     training : measure forward and backward pass, else the forward pass
     spacing : of the labelled voxels; see `DenseNetwork.forward`
     device : "cpu", "cuda" ...
+
+    Returns
+    -------
+    the plan; its times add up to the pass only about, since each layer is timed by itself
 
     Examples
     --------
@@ -122,20 +103,18 @@ def tune(
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    path = _cache() / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]}.json"
+    path = (
+        cache_folder() / "plans" / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]}.json"
+    )
     with suppress(OSError, ValueError, KeyError, TypeError):  # no cache, or not one of ours: measure
         kept = json.loads(path.read_text())
         if kept["key"] == key:
             return Plan(tuple(Step(**step) for step in kept["steps"]))
-    plan = _shortest(_works(architecture, patch, spacing), training, torch.device(device))
+    plan = _shortest(architecture.places(patch, spacing), training, torch.device(device))
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"key": key, "steps": [asdict(step) for step in plan.steps]})
     return plan
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neuropil" / "plans"
 
 
 def _device_name(device: str) -> str:
@@ -146,35 +125,13 @@ def _device_name(device: str) -> str:
     return f"{model} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _works(architecture: Architecture, patch: Size, spacing: int) -> list[_Work]:
-    """Lay the network out at the shapes of one patch."""
-    depth, height, width = (p + f - 1 for p, f in zip(patch, architecture.field_of_view))
-    maps, copies, works = 1, architecture.streams, []
-    for layer, dilation, step in architecture.on_lattice(spacing):
-        joined = isinstance(layer, Conv) and layer.name == architecture.join
-        size = layer.size if isinstance(layer, Conv | Pool) else (1, 1, 1)
-        name = layer.name if isinstance(layer, Conv | Pool) else "dropout"
-        after = (
-            depth - (size[0] - 1) * dilation[0],
-            -(-(height - (size[1] - 1) * dilation[1]) // step),
-            -(-(width - (size[2] - 1) * dilation[2]) // step),
-        )
-        fan = maps * (2 if joined else 1)
-        work = _Work(layer, name, dilation, step, depth, fan, (height, width), math.prod(after), copies, joined)
-        works.append(work)
-        depth, height, width = after
-        maps = layer.maps if isinstance(layer, Conv) else maps
-        copies = 1 if joined else copies
-    return works
-
-
-def _shortest(works: list[_Work], training: bool, device: torch.device) -> Plan:
+def _shortest(places: Sequence[Place], training: bool, device: torch.device) -> Plan:
     """Find the shortest path through (layer, fragments); one may split further at any layer, or merge all."""
     best: dict[int, tuple[float, list[Step]]] = {1: (0.0, [])}
-    for work in works:
-        times = {parts: _milliseconds(work, parts, training, device) for parts in work.forms}
+    for place in places:
+        times = {parts: _milliseconds(place, parts, training, device) for parts in _forms(place)}
         pairs = [(a, b) for a, b in product(best, times) if a != b and (b == 1 or b % a == 0)]
-        moves = {pair: _moving(work, *pair, device) for pair in pairs}
+        moves = {pair: _moving(place, *pair, device) for pair in pairs}
         reached: dict[int, tuple[float, list[Step]]] = {}
         for parts, own in times.items():
             for before, (spent, steps) in best.items():
@@ -182,43 +139,52 @@ def _shortest(works: list[_Work], training: bool, device: torch.device) -> Plan:
                     continue
                 cost = own + moves.get((before, parts), 0.0)
                 if parts not in reached or spent + cost < reached[parts][0]:
-                    step = Step(work.name, parts, cost, times[1], _operations(work), _bytes(work))
+                    step = Step(place.name, parts, cost, times[1], _operations(place), _bytes(place))
                     reached[parts] = (spent + cost, [*steps, step])
         best = reached
-    last = works[-1]
-    ends = {
-        parts: spent + (_moving(last, parts, 1, device) if parts > 1 else 0.0) for parts, (spent, _) in best.items()
-    }
-    return Plan(tuple(best[min(ends, key=lambda parts: ends[parts])][1]))
+    merging = {parts: _moving(places[-1], parts, 1, device) if parts > 1 else 0.0 for parts in best}
+    end = min(best, key=lambda parts: best[parts][0] + merging[parts])
+    *steps, last = best[end][1]
+    return Plan((*steps, replace(last, milliseconds=last.milliseconds + merging[end])))
 
 
-def _operations(work: _Work) -> float:
-    if not isinstance(work.layer, Conv):
+def _forms(place: Place) -> list[int]:
+    """Numbers of fragments a side that the dilation allows."""
+    common = math.gcd(place.dilation[1], place.dilation[2])
+    return [parts for parts in range(1, common + 1) if common % parts == 0]
+
+
+def _runs(place: Place) -> tuple[int, int]:
+    """How often a layer runs and on how many maps: once per stream, but a join once on both streams' maps."""
+    return (1, place.maps_in * place.streams) if place.joined else (place.streams, place.maps_in)
+
+
+def _operations(place: Place) -> float:
+    if not isinstance(place.layer, Conv):
         return 0.0
-    return (
-        2.0 * work.maps * work.layer.maps * math.prod(work.layer.size) * work.out * (1 if work.joined else work.copies)
-    )
+    maps = place.maps_in * place.streams * place.maps_out
+    return 2.0 * maps * math.prod(place.layer.size) * math.prod(place.shape_out)
 
 
-def _bytes(work: _Work) -> float:
-    after = work.layer.maps if isinstance(work.layer, Conv) else work.maps
-    return 4.0 * work.copies * (work.maps * work.depth * math.prod(work.extent) + after * work.out)
+def _bytes(place: Place) -> float:
+    copies, maps = _runs(place)
+    return 4.0 * copies * (maps * math.prod(place.shape_in) + place.maps_out * math.prod(place.shape_out))
 
 
-def _input(work: _Work, parts: int, device: torch.device) -> Tensor:
-    y, x = (-(-extent // parts) for extent in work.extent)
-    return fold(torch.randn(1, work.maps, work.depth * parts**2, y, x, device=device))
+def _input(place: Place, parts: int, device: torch.device) -> Tensor:
+    z, y, x = place.shape_in
+    return fold(torch.randn(1, _runs(place)[1], z * parts**2, -(-y // parts), -(-x // parts), device=device))
 
 
-def _milliseconds(work: _Work, parts: int, training: bool, device: torch.device) -> float:
+def _milliseconds(place: Place, parts: int, training: bool, device: torch.device) -> float:
     """Time one layer in one form, for all streams."""
-    sections, images = _input(work, parts, device), parts**2
-    dilation = (work.dilation[0], work.dilation[1] // parts, work.dilation[2] // parts)
-    layer = work.layer
+    sections, images = _input(place, parts, device), parts**2
+    dilation = (place.dilation[0], place.dilation[1] // parts, place.dilation[2] // parts)
+    layer, (copies, maps) = place.layer, _runs(place)
     weights: list[Tensor] = []
     if isinstance(layer, Conv):
         weights = [
-            torch.randn(layer.maps, work.maps, *layer.size, device=device),
+            torch.randn(layer.maps, maps, *layer.size, device=device),
             torch.zeros(layer.maps, device=device),
         ]
 
@@ -226,10 +192,9 @@ def _milliseconds(work: _Work, parts: int, training: bool, device: torch.device)
         if isinstance(layer, Conv):
             return activate(convolve(sections, images, weights[0], weights[1], dilation), layer.activation)
         if isinstance(layer, Pool):
-            return max_filter(sections, images, layer.size, dilation, work.step)
+            return max_filter(sections, images, layer.size, dilation, place.step)
         return dropout(sections, layer.rate, training)
 
-    copies = 1 if work.joined else work.copies
     if not training:
         with torch.inference_mode():
             return copies * _median(forward, device)
@@ -238,11 +203,11 @@ def _milliseconds(work: _Work, parts: int, training: bool, device: torch.device)
     return copies * _median(lambda: torch.autograd.grad(forward(), leaves, outer, allow_unused=True), device)
 
 
-def _moving(work: _Work, before: int, after: int, device: torch.device) -> float:
-    sections = _input(work, before, device)
+def _moving(place: Place, before: int, after: int, device: torch.device) -> float:
+    sections = _input(place, before, device)
     splits = (before,) if before > 1 else ()
     with torch.inference_mode():
-        return work.copies * _median(lambda: fragmented(sections, splits, after, work.extent), device)
+        return _runs(place)[0] * _median(lambda: fragmented(sections, splits, after, place.shape_in[1:]), device)
 
 
 def _median(call: Callable[[], Any], device: torch.device) -> float:

@@ -183,8 +183,13 @@ def _training(config: Config, parts: dict[str, _Part], above: int) -> train.Conf
 
     recipe = {"optimizer": "muon", "learning_rate": 0.005, "schedule": "cosine", "warmup": 10, "grey": 0.3}
     recipe |= {"validate_every": 1000, "checkpoint_seconds": 20, "rebalance": "patch"}
-    vd2d = {"name": "vd2d", "architecture": "vd2d", "patch": (1, 256, 256), "spacing": 8}
-    vd2d["updates"] = config.updates
+    vd2d = {
+        "name": "vd2d",
+        "architecture": "vd2d",
+        "patch": (1, 256, 256),
+        "spacing": 8,
+        "updates": config.updates,
+    }
     vd2d3d = {
         "name": "vd2d3d",
         "architecture": "vd2d3d",

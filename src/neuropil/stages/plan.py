@@ -5,15 +5,19 @@ Layers are timed at the shapes of one output patch; what was measured is kept, s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from neuropil.config import StageConfig, Triple
 from neuropil.errors import InputError
 from neuropil.stages import StageResult
+
+if TYPE_CHECKING:
+    from neuropil.networks.tuning import Step
 
 EXAMPLES = [
     "neuropil plan --weights runs/demo/model.safetensors --shape 1,256,256",
@@ -55,7 +59,7 @@ def run(config: Config) -> StageResult:
     return StageResult("\n".join(text), data)
 
 
-def _table(steps: Any, best: float, passes: int) -> list[str]:
+def _table(steps: Sequence[Step], best: float, passes: int) -> list[str]:
     """One line a layer; a training step does each convolution three times."""
     lines = [f"{'layer':10} {'form':14} {'ms':>8} {'GFLOP/s':>8} {'% of peak':>9} {'MB':>8}"]
     for step in steps:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from neuropil.errors import InputError, VolumeNotFound
+from neuropil.files import cache_folder
 
 Format = Literal["hdf5", "tiff", "sections", "zarr", "zarr2", "zarr3", "n5", "precomputed", "auto"]
 
@@ -62,8 +63,7 @@ def data_folders() -> list[Path]:
     'data'
     """
     named = [Path(part).expanduser() for part in os.environ.get("NEUROPIL_DATA", "").split(os.pathsep) if part]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return [*named, cache / "neuropil" / "data"]
+    return [*named, cache_folder() / "data"]
 
 
 def parse_uri(uri: str | os.PathLike[str]) -> Location:
