@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 from neuropil.networks.architecture import Conv, Pool
-from neuropil.networks.dense import TANH_GAIN, TANH_SLOPE
+from neuropil.networks.layers import TANH_GAIN, TANH_SLOPE
 
 
 def window_by_window(network, inputs):

@@ -2,6 +2,8 @@ import pytest
 
 from neuropil.errors import InputError
 from neuropil.networks.architecture import ARCHITECTURES, N4, VD2D, VD2D3D, Architecture
+from neuropil.networks.inference import Predictor
+from neuropil.networks.network import DenseNetwork
 
 
 @pytest.mark.parametrize(
@@ -39,7 +41,7 @@ def test_tanh_lineage_changes_only_the_layers_before_pooling():
     ("lines", "words"),
     [
         (("conv1 3x3 24", "output 1x1x1 2 linear"), "a layer must read like"),
-        (("conv1 1x3x3 24",), "must be linear with 2 maps"),
+        (("conv1 1x3x3 24",), "must be linear"),
         (("a 1x1x1 4", "a 1x1x1 4", "output 1x1x1 2 linear"), "different names"),
         (("a 1x0x1 4", "output 1x1x1 2 linear"), "must be positive"),
     ],
@@ -47,3 +49,12 @@ def test_tanh_lineage_changes_only_the_layers_before_pooling():
 def test_bad_descriptions(lines, words):
     with pytest.raises(InputError, match=words):
         Architecture("bad", lines)
+
+
+def test_a_boundary_network_has_two_maps():
+    three = Architecture("three", ("conv1 1x3x3 4", "output 1x1x1 3 linear"))
+    with pytest.raises(InputError, match=r"must have 2 maps, interior and boundary; it has 3"):
+        three.check_boundary()
+    with pytest.raises(InputError, match="must have 2 maps"):
+        Predictor(DenseNetwork(three))
+    VD2D.check_boundary()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,53 @@ BLOCKS = list(grid(Box.of_shape((1, 4, 6)), (1, 2, 2)))
 def work(ledger: Ledger, name: str = "step", fail_at: int | None = None) -> list[Box]:
     called: list[Box] = []
 
-    def task(box: Box) -> None:
+    def compute(box: Box) -> tuple[Box, int]:
         if len(called) == fail_at:
             raise RuntimeError("a block failed")
         called.append(box)
+        return box, len(called)
 
-    run_blocks(ledger, name, BLOCKS, task)
+    def write(box: Box, made: tuple[Box, int]) -> None:
+        assert made == (box, called.index(box) + 1)
+
+    run_blocks(ledger, name, BLOCKS, lambda box: box, compute, write)
     return called
+
+
+@pytest.mark.parametrize("where", ["read", "write"])
+def test_a_block_that_cannot_be_read_or_written_stops_the_run(tmp_path: Path, where: str) -> None:
+    def fail(wanted: str, box: Box) -> Box:
+        if where == wanted and box == BLOCKS[3]:
+            raise OSError("disk on fire")
+        return box
+
+    with pytest.raises(OSError, match="disk on fire"):
+        run_blocks(
+            Ledger(tmp_path, {}), "step", BLOCKS, lambda box: fail("read", box), lambda box: box,
+            lambda box, made: fail("write", made) and None,
+        )  # fmt: skip
+    assert work(Ledger(tmp_path, {})) == BLOCKS[3:]
+
+
+def test_reading_and_writing_go_on_beside_the_computing(tmp_path: Path) -> None:
+    """One block ahead and one behind, never more."""
+    log: list[tuple[str, int]] = []
+
+    def step(name: str, box: Box) -> Box:
+        log.append((name, BLOCKS.index(box)))
+        time.sleep(0.02)
+        return box
+
+    ledger = Ledger(tmp_path, {})
+    start = time.monotonic()
+    run_blocks(
+        ledger, "step", BLOCKS, lambda box: step("read", box), lambda box: step("compute", box),
+        lambda box, made: step("write", box) and None,
+    )  # fmt: skip
+    assert time.monotonic() - start < 0.02 * 3 * len(BLOCKS)
+    for index in range(len(BLOCKS) - 2):
+        assert log.index(("read", index + 2)) > log.index(("compute", index))
+        assert log.index(("compute", index + 2)) > log.index(("write", index))
 
 
 def test_done_blocks_are_skipped(tmp_path: Path) -> None:

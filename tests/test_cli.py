@@ -173,7 +173,7 @@ def test_lines_tell_progress_now_and_then(monkeypatch: pytest.MonkeyPatch, capsy
     assert lines[1] == "train: 20/100, 4m00s left  loss 20"
     assert lines[-1] == "train: 100/100  loss 100"
     assert len(lines) == 6
-    assert cli._duration(3 * 3600 + 125) == "3h02m"
+    assert cli.progress.duration(3 * 3600 + 125) == "3h02m"
 
 
 def test_bars_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

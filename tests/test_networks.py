@@ -7,9 +7,12 @@ from reference_networks import window_by_window
 from torch.nn import functional
 
 from neuropil.errors import InputError
+from neuropil.networks import layers
 from neuropil.networks.architecture import ARCHITECTURES, VD2D, VD2D3D, Architecture
-from neuropil.networks.dense import convolve, dropout, fold, max_filter, unfold
-from neuropil.networks.network import DenseNetwork
+from neuropil.networks.fft import convolve_fft
+from neuropil.networks.layers import convolve, dropout, max_filter
+from neuropil.networks.layout import fold, unfold
+from neuropil.networks.network import DenseNetwork, Form
 
 
 def dense_and_slow(architecture, extra, seed=0):
@@ -27,7 +30,7 @@ def test_dense_equals_window_by_window(name):
     architecture = ARCHITECTURES[name]
     dense, slow = dense_and_slow(architecture, (1 if architecture.field_of_view[0] > 1 else 2, 2, 3))
     assert dense.shape == slow.shape
-    assert (dense - slow).abs().max() < 1e-5
+    assert (dense - slow).abs().max() < 1e-5 * max(1, slow.abs().max())
 
 
 layer_sizes = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3))
@@ -75,13 +78,17 @@ def test_a_lattice_is_the_dense_output_thinned(architecture, spacing, seed):
 
 @settings(max_examples=60)
 @given(architectures(), st.data(), st.sampled_from([1, 1, 2, 3]), st.integers(0, 99))
-def test_fragments_change_nothing(architecture, data, spacing, seed):
-    """Any choice of fragments a side, layer by layer: same output, same gradients."""
+def test_forms_change_nothing(architecture, data, spacing, seed):
+    """Any choice of fragments a side and of methods, layer by layer: same output, same gradients."""
     plan = []
     for _, (_, high, wide), _ in architecture.on_lattice(spacing):
         common = [parts for parts in range(1, 10) if high % parts == wide % parts == 0]
-        plan.append(data.draw(st.sampled_from(common)))
+        plan.append(Form(data.draw(st.sampled_from(common)), data.draw(st.sampled_from(["direct", "direct", "fft"]))))
     network = DenseNetwork(architecture, seed).eval().double()
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in network.named_weights().items():
+        if name.endswith("bias"):  # away from 0, where rounding decides what ReLU passes
+            weight.copy_(torch.randn(weight.shape, generator=generator))
     shape = [2, 1, *(v + e for v, e in zip(architecture.field_of_view, (1, 6, 9)))]
     inputs = [torch.randn(shape, dtype=torch.float64) for _ in range(architecture.streams)]
     made, plain = network(inputs, spacing, plan), network(inputs, spacing)
@@ -93,9 +100,31 @@ def test_fragments_change_nothing(architecture, data, spacing, seed):
 
 
 @pytest.mark.parametrize("fragments", [(1,), (1,) * 17, (2,) * 16, (1,) * 15 + (3,)])
-def test_fragments_that_do_not_fit_are_refused(fragments):
-    with pytest.raises(InputError, match=r"fragments must be 16 divisors"):
-        DenseNetwork(VD2D)([torch.zeros(1, 1, 1, 109, 109)], fragments=fragments)
+def test_forms_that_do_not_fit_are_refused(fragments):
+    with pytest.raises(InputError, match=r"forms must be 16, their fragments divisors"):
+        DenseNetwork(VD2D)([torch.zeros(1, 1, 1, 109, 109)], forms=[Form(parts) for parts in fragments])
+
+
+@settings(max_examples=40)
+@given(
+    st.tuples(*[st.integers(1, 4)] * 3), st.tuples(*[st.integers(1, 3)] * 3), st.tuples(*[st.integers(0, 40)] * 3),
+    st.integers(0, 9),
+)  # fmt: skip
+def test_fourier_transforms_convolve(kernel, dilation, extra, seed):
+    """Several tiles where the volume is larger than a tile (overlap-save)."""
+    generator = torch.Generator().manual_seed(seed)
+    extent = [(k - 1) * d + 1 + more for k, d, more in zip(kernel, dilation, extra)]
+    volume = torch.randn(2, 3, *extent, generator=generator)
+    weight, bias = torch.randn(4, 3, *kernel, generator=generator), torch.randn(4, generator=generator)
+    exact = functional.conv3d(volume.double(), weight.double(), bias.double(), dilation=dilation)
+    made = convolve_fft(volume, weight, bias, dilation)
+    assert made.shape == exact.shape
+    assert (made - exact).abs().max() <= 1e-5 * max(1, float(exact.abs().max()))
+
+
+def test_overlap_save_is_in_play():
+    volume, weight = torch.randn(1, 2, 20, 90, 51), torch.randn(3, 2, 2, 3, 2)
+    assert (convolve_fft(volume, weight, None, (1, 1, 1)) - functional.conv3d(volume, weight)).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize(("architecture", "spacing"), [(VD2D, 8), (VD2D3D, 4), (ARCHITECTURES["n4"], 16)])
@@ -124,6 +153,67 @@ def test_gradients_equal_those_of_the_library(n, size, dilation, seed):
         torch.autograd.grad((theirs * outer).sum(), (volume, weight, bias)),
     ):
         assert torch.allclose(ours, other, atol=1e-9)
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(1, 2), st.tuples(*[st.integers(1, 3)] * 3), st.tuples(*[st.integers(1, 2)] * 3), st.integers(1, 3),
+    st.sampled_from([torch.float32, torch.bfloat16]), st.integers(0, 9),
+)  # fmt: skip
+def test_the_first_of_the_largest_wins(n, size, dilation, step, dtype, seed):
+    """The compiled max-filter and its gradient, with many ties, against windows laid side by side."""
+    dilation = dilation if step == 1 else (dilation[0], 1, 1)
+    generator = torch.Generator().manual_seed(seed)
+    volume = torch.randint(-3, 3, (n, 3, 7, 10, 11), generator=generator).to(dtype).requires_grad_()
+    made = unfold(max_filter(fold(volume), n, size, dilation, step), n)
+    extent = [e - (k - 1) * gap for e, k, gap in zip(volume.shape[2:], size, dilation)]
+    steps = (1, step, step)
+    places = [
+        (..., *(slice(i * gap, i * gap + e, s) for i, gap, e, s in zip(window, dilation, extent, steps)))
+        for window in np.ndindex(size)
+    ]
+    windows = np.stack([volume.detach().float().numpy()[place] for place in places])
+    assert np.array_equal(made.detach().float().numpy(), windows.max(0))
+    outer = torch.randint(-2, 3, made.shape, generator=generator).to(dtype)
+    expected = np.zeros(volume.shape, np.float32)
+    for k, place in enumerate(places):
+        expected[place] += outer.float().numpy() * (windows.argmax(0) == k)
+    (gradient,) = torch.autograd.grad(made, volume, outer)
+    assert np.array_equal(gradient.float().numpy(), expected)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize("size", [(1, 3, 3), (2, 3, 3)])
+def test_convolution_with_relu_and_its_gradients(dtype, error, size):
+    mine = [torch.randn(s).to(dtype).requires_grad_() for s in ((2, 3, 5, 40, 41), (4, 3, *size), (4,))]
+    theirs = [one.detach().double().requires_grad_() for one in mine]
+    made = unfold(convolve(fold(mine[0]), 2, mine[1], mine[2], (1, 2, 2), "relu"), 2)
+    exact = functional.conv3d(*theirs, dilation=(1, 2, 2)).relu()
+    outer = torch.randn(made.shape).to(dtype) * (exact > 0.05)  # where rounding does not decide
+    gradients = [torch.autograd.grad(one, ones, outer.to(one.dtype)) for one, ones in ((made, mine), (exact, theirs))]
+    for ours, other in zip((made, *gradients[0]), (exact, *gradients[1])):
+        assert (ours.double() - other).abs().max() <= error * other.abs().max()
+
+
+@pytest.mark.parametrize("over_fragments", [False, True])
+def test_dilated_gradients_of_either_kind(monkeypatch, over_fragments):
+    monkeypatch.setattr(layers, "_gradient_over_fragments", lambda: over_fragments)
+    for size, dilation in (((1, 3, 3), (1, 4, 4)), ((2, 3, 2), (2, 3, 3))):
+        volume, weight, bias = torch.randn(2, 3, 5, 21, 22), torch.randn(4, 3, *size), torch.randn(4)
+        mine = [one.clone().requires_grad_() for one in (volume, weight, bias)]
+        theirs = [one.double().requires_grad_() for one in (volume, weight, bias)]
+        unfold(convolve(fold(mine[0]), 2, mine[1], mine[2], dilation), 2).square().sum().backward()
+        functional.conv3d(*theirs, dilation=dilation).square().sum().backward()
+        for ours, other in zip(mine, theirs):
+            assert torch.allclose(ours.grad.double(), other.grad, rtol=1e-4, atol=1e-3)
+
+
+def test_without_the_librarys_fusion_nothing_changes(monkeypatch):
+    image, weight, bias = fold(torch.randn(1, 3, 2, 9, 9)), torch.randn(4, 3, 1, 3, 3), torch.randn(4)
+    with torch.no_grad():
+        fused = convolve(image, 1, weight, bias, (1, 2, 2), "relu")
+        monkeypatch.setattr(layers, "_library_fuses", lambda: False)
+        assert torch.allclose(fused, convolve(image, 1, weight, bias, (1, 2, 2), "relu"), atol=1e-6)
 
 
 def test_zeroed_recursive_stream_is_the_single_network():

@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small import OFFSET, VOXEL_SIZE, command, good, load, pair, process, sentence, small_disk, stack, store, untouched
-from tiny import TINY, TINY_RECURSIVE
+from tiny import TINY_RECURSIVE
 
 from neuropil.networks.checkpoint import Model, load_model, save_model
-from neuropil.networks.inference import peak_memory, predict
+from neuropil.networks.inference import predict
 from neuropil.networks.network import DenseNetwork
 from neuropil.networks.sampling import SectionStatistics
 from neuropil.volume import exists, open_volume
 
-SMALL = max(peak_memory(net, (1, 16, 16)) for net in (TINY, TINY_RECURSIVE)) * 1.001 / 1e9  # GB, for the least tile
+SMALL = ("--tile", "1,16,16")  # many blocks
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_pair_runs_as_one_model(job: list[object], tmp_path: Path) -> None:
 
 def test_tiled_equals_whole(job: list[object], tmp_path: Path) -> None:
     good(*job, "--output", tmp_path / "whole.zarr", "--dtype", "float32")
-    tiled = command(*job, "--output", tmp_path / "tiled.zarr", "--dtype", "float32", "--max-memory", SMALL)
+    tiled = command(*job, "--output", tmp_path / "tiled.zarr", "--dtype", "float32", *SMALL)
     blocks = [int(n) for n in re.findall(r": (\d+)/\1\n", tiled.err)]
     assert min(blocks) > 10, "the limit must be so small that there are many tiles"
     assert np.abs(load(tmp_path / "whole.zarr") - load(tmp_path / "tiled.zarr")).max() <= 1e-5
@@ -100,9 +100,25 @@ def start_and_kill(words: list[object], ledger: Path, blocks: int) -> None:
     assert running.returncode == -signal.SIGKILL, "finished before it was killed"
 
 
+def test_it_says_beforehand_how_long_and_how_much(job: list[object], tmp_path: Path) -> None:
+    ran = command(*job, "--output", tmp_path / "map.zarr")
+    for name in ("tiny", "tiny_recursive"):
+        assert re.search(rf"{name}: \d+ tiles of \(.*\) on cpu, about 0m\d\ds, activations of \d\.\d\d GB", ran.err)
+
+
+def test_unfinished_work_keeps_its_tiles(stopped: list[object], tmp_path: Path) -> None:
+    """Whatever memory there is when it goes on; another tile would make other blocks."""
+    plans = tmp_path / "map.zarr.unfinished" / "tiles.json"
+    before = json.loads(plans.read_text())
+    assert [plan["tile"] for plan in before["plans"]] == [[1, 16, 16]] * 2
+    again = command(*stopped, "--max-memory", 5)
+    assert again.code == 0
+    assert re.search(r"19 of \d+ blocks were done before", again.err)
+
+
 def test_kill_9_loses_nothing(tmp_path: Path) -> None:
     data, weights = stack(tmp_path / "s.h5", (4, 64, 64)), pair(tmp_path / "pair.safetensors")
-    job = ["predict", "--weights", weights, "--input", f"{data}:raw", "--max-memory", SMALL, "--dtype", "float32"]
+    job = ["predict", "--weights", weights, "--input", f"{data}:raw", *SMALL, "--dtype", "float32"]
     good(*job, "--output", tmp_path / "whole.zarr")
     ledger = tmp_path / "killed.zarr.unfinished" / "done.jsonl"
     start_and_kill([*job, "--output", tmp_path / "killed.zarr"], ledger, 20)
@@ -126,14 +142,14 @@ def stopped(job: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     calls = iter(range(20))
 
-    def stop(*args, run=inference.predict_box, **options):
+    def stop(*args, run=inference.Predictor.__call__):
         if next(calls) == 19:
             raise KeyboardInterrupt
-        return run(*args, **options)
+        return run(*args)
 
-    words = [*job, "--output", tmp_path / "map.zarr", "--max-memory", SMALL]
+    words = [*job, "--output", tmp_path / "map.zarr", *SMALL]
     with monkeypatch.context() as patch:
-        patch.setattr(inference, "predict_box", stop)
+        patch.setattr(inference.Predictor, "__call__", stop)
         assert command(*words).code == 130
     assert (tmp_path / "map.zarr.unfinished" / "done.jsonl").read_text().count("\n") == 19
     return words
@@ -219,7 +235,8 @@ def test_refusals_leave_nothing(job: list[object], tmp_path: Path) -> None:
         assert "must be an image with axes z, y, x; it has 4 axes" in sentence(*job, "--input", uris["four"], *out)
         assert "must be an image; its metadata call it labels" in sentence(*job, "--input", uris["labels"], *out)
         assert "sections must lie within 0:6" in sentence(*job, *out, "--sections", "3:9")
-        assert "max_memory must be at least" in sentence(*job, *out, "--max-memory", "0.001")
+        assert "tile must be positive; got (1, 0, 5)" in sentence(*job, *out, "--tile", "1,0,5")
+        assert "max_memory is too small" in sentence(*job, *out, "--max-memory", "0.001")
         assert "not a readable safetensors file" in sentence(*job, *out, "--weights", tmp_path / "foreign.safetensors")
         assert "does not exist" in sentence(*job, *out, "--weights", tmp_path / "none.safetensors")
         assert re.search(

@@ -13,8 +13,9 @@ import torch
 from tiny import TINY, TINY_RECURSIVE, tiny_stack
 
 from neuropil.errors import InputError, RunMismatch, VolumeError, VolumeNotFound
+from neuropil.networks import training
 from neuropil.networks.checkpoint import Model, load_model, read_tensors, save_model
-from neuropil.networks.network import DenseNetwork
+from neuropil.networks.network import DenseNetwork, Form
 from neuropil.networks.sampling import Sampler
 from neuropil.networks.training import Recipe, train
 
@@ -163,6 +164,33 @@ def test_a_recursive_network_uses_its_map(tmp_path):
 def test_half_precision_learns_too(tmp_path, precision):
     _, best = go(tmp_path, 60, replace(ADAM, precision=precision, learning_rate=0.01))
     assert best.pixel_error < 0.6 * tiny_stack().target.mean()
+
+
+def test_the_log_says_what_was_spent_waiting_for_patches(tmp_path, monkeypatch):
+    def slow(self, index, draw=Sampler.__call__):
+        time.sleep(0.05)
+        return draw(self, index)
+
+    monkeypatch.setattr(Sampler, "__call__", slow)
+    go(tmp_path, 20)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert 0.3 < [line["waited"] for line in lines if "loss" in line][-1] <= 1
+
+
+def test_a_resumed_run_keeps_its_forms(tmp_path, monkeypatch):
+    forms = (Form(),) * len(TINY.layers)
+    monkeypatch.setattr(training, "forms_for_training", lambda *_: forms)
+    go(tmp_path, 10)
+    monkeypatch.setattr(training, "forms_for_training", None)  # would fail if it were asked again
+    seen, run = [], DenseNetwork.forward
+
+    def forward(self, inputs, spacing=1, forms=()):
+        seen.append(forms)
+        return run(self, inputs, spacing, forms)
+
+    monkeypatch.setattr(DenseNetwork, "forward", forward)
+    go(tmp_path, 20)
+    assert forms in seen
 
 
 def test_tensorboard_log_reads_back(tmp_path):

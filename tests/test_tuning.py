@@ -31,8 +31,13 @@ def cache(tmp_path, monkeypatch):
 
 
 def fake_costs(monkeypatch, own, moving):
-    monkeypatch.setattr(tuning, "_milliseconds", lambda work, parts, training, device: own(work.name, parts))
-    monkeypatch.setattr(tuning, "_moving", lambda work, before, after, device: moving(before, after))
+    monkeypatch.setattr(tuning._Run, "layer", lambda self, place, form: own(place.name, form.fragments))
+    monkeypatch.setattr(tuning._Run, "moving", lambda self, place, before, after: moving(before, after))
+
+
+def path(patch):
+    run = tuning._Run(POOLED, patch, False, 1, torch.device("cpu"), torch.float32)
+    return tuple(step.form.fragments for step in run.shortest())
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -43,17 +48,28 @@ def test_the_plan_runs_the_network_to_the_same_result(training):
     network = DenseNetwork(POOLED).eval()
     image = torch.randn(1, 1, *(p + f - 1 for p, f in zip((1, 16, 12), POOLED.field_of_view)))
     with torch.no_grad():
-        assert (network([image], fragments=plan.fragments) - network([image])).abs().max() < 1e-5
+        assert (network([image], forms=plan.forms) - network([image])).abs().max() < 1e-5
 
 
 def test_splitting_is_chosen_when_it_pays_and_only_then(monkeypatch):
     fake_costs(monkeypatch, lambda name, parts: 10.0 / parts, lambda before, after: 1.0)
-    assert tuning.tune(POOLED, (1, 8, 8)).fragments == (1, 1, 2, 2, 4, 4, 4)
+    assert path((1, 8, 8)) == (1, 1, 2, 2, 4, 4, 4)
     fake_costs(monkeypatch, lambda name, parts: 10.0 / parts, lambda before, after: 1000.0)
-    assert set(tuning.tune(POOLED, (1, 16, 16)).fragments) == {1}
+    assert set(path((1, 16, 16))) == {1}
     fake_costs(monkeypatch, lambda name, parts: 9.0 if (name == "conv3") == (parts == 1) else 1.0, lambda a, b: 0.1)
-    plan = tuning.tune(POOLED, (1, 24, 24))
-    assert [step.fragments > 1 for step in plan.steps] == [step.name == "conv3" for step in plan.steps]
+    assert [parts > 1 for parts in path((1, 24, 24))] == [False, False, False, False, True, False, False]
+
+
+def test_the_fastest_whole_pass_is_chosen(monkeypatch):
+    """Layers timed apart may mislead; the path has to prove itself against the uniform forms."""
+    fake_costs(monkeypatch, lambda name, parts: abs(parts - 2.5), lambda before, after: 0.0)
+    for best in (0, 1, 2):  # the default, the path, all fragments
+        times = iter([5.0 + (turn != best) for turn in range(3)])
+        monkeypatch.setattr(tuning._Run, "milliseconds", lambda self, forward, leaves, times=times: next(times))
+        plan = tuning.tune(POOLED, (1, 8, 9 + best))
+        expected = [(1,) * 7, (1, 1, 2, 2, 2, 2, 2), (1, 1, 2, 2, 4, 4, 4)][best]
+        assert tuple(form.fragments for form in plan.forms) == expected
+        assert plan.milliseconds == 5.0
 
 
 def test_a_damaged_or_forbidden_cache_only_costs_time(tmp_path, monkeypatch):
@@ -68,7 +84,7 @@ def test_a_damaged_or_forbidden_cache_only_costs_time(tmp_path, monkeypatch):
 
 def test_what_was_measured_is_kept(monkeypatch):
     first = tuning.tune(POOLED, (1, 8, 8))
-    monkeypatch.setattr(tuning, "_shortest", None)  # would fail if it were measured again
+    monkeypatch.setattr(tuning._Run, "shortest", None)  # would fail if it were measured again
     assert tuning.tune(POOLED, (1, 8, 8)) == first
     with pytest.raises(TypeError):
         tuning.tune(POOLED, (1, 9, 8))
@@ -88,7 +104,8 @@ def test_a_join_is_one_convolution_on_both_streams():
     assert (first.streams, first.joined, join.streams, join.joined) == (2, False, 2, True)
     voxels = math.prod(join.shape_out)
     assert tuning._operations(join) == 2 * 48 * 24 * 4 * voxels
-    assert tuning._bytes(join) == 4 * (48 * math.prod(join.shape_in) + 24 * voxels)
+    run = tuning._Run(VD2D3D, (1, 10, 20), False, 1, torch.device("cpu"), torch.bfloat16)
+    assert run.bytes(join) == 2 * (48 * math.prod(join.shape_in) + 24 * voxels)
 
 
 def test_plan_prints_a_table_per_network(tmp_path, capsys):
@@ -100,3 +117,9 @@ def test_plan_prints_a_table_per_network(tmp_path, capsys):
     assert "% of peak" in out
     assert main(["plan", "--weights", str(path), "--shape", "1,0,16"]) == 2
     assert "shape must be positive" in capsys.readouterr().err
+
+
+def test_transforms_are_tried_for_large_filters_only():
+    lines = ("conv1 3x3x3 16", "conv2 9x9x9 16", "conv3 3x3x3 16", "output 1x1x1 2 linear")
+    places = Architecture("large", lines).places((1, 1, 1))
+    assert [tuning.Form(1, "fft") in tuning._forms(place) for place in places] == [False, True, False, False]

@@ -1,31 +1,61 @@
-"""Prediction and training step of the paper's networks in each form, against the plain port and the machine's peak.
+"""Prediction and training step of dense networks in each form, against the plain port and the machine's peak.
 
-    python benchmarks/engine/run.py [--quick] [--json FILE]
+    python benchmarks/engine/run.py [--quick] [--slab] [--json FILE]
 
 The plain port is conv3d and max_pool3d, dilated, as most would write it. All run the same weights on the same input and
 take turns; figures are medians. kvoxel/s counts output voxels. GFLOP/s counts the minimal algorithm (each feature voxel
-of the patch once, a training step three times); the peak is a 3x3 convolution of 64 maps, measured in the same run.
+of the patch once, a training step three times); the peak is a 3x3 convolution of 64 maps of the same precision,
+measured in the same run. MB is what the process holds at its worst beyond what it held before. `--slab` instead
+predicts 10 sections of 1024x1024 with the recursive pair as a user would, under limits of 4 and 16 GB, and projects
+100 sections.
 """
 
 import argparse
 import json
 import os
 import platform
+import re
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from math import gcd, prod
 from pathlib import Path
 
-import torch
-from torch.nn import functional
+from neuropil import machine
 
-from neuropil.networks.architecture import N4, VD2D, VD2D3D, Conv, Pool
-from neuropil.networks.network import STREAMS, DenseNetwork, _key
-from neuropil.networks.tuning import peak, tune
+machine.quiet_threads()  # as the command line does
 
-PATCHES = {"n4": (1, 200, 200), "vd2d": (1, 150, 150), "vd2d3d": (1, 100, 100)}
-LARGE = (1, 256, 256)  # prediction is free to choose its patch; the port gets the paper's
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from torch.nn import functional  # noqa: E402
+
+from neuropil.networks.architecture import N4, VD2D, VD2D3D, Architecture, Conv, Pool  # noqa: E402
+from neuropil.networks.checkpoint import Model, save_model  # noqa: E402
+from neuropil.networks.network import STREAMS, DenseNetwork, Form, _key  # noqa: E402
+from neuropil.networks.planning import peak_memory  # noqa: E402
+from neuropil.networks.tuning import peak, tune  # noqa: E402
+from neuropil.stages.common import write_volume  # noqa: E402
+
+PATCHES = {"n4": (1, 200, 200), "vd2d": (1, 150, 150), "vd2d3d": (1, 100, 100)}  # the paper's
+PREDICTION = {"n4": (1, 512, 512), "vd2d": (1, 512, 512), "vd2d3d": (8, 256, 256)}  # where the patch is free
+QUICK = {"n4": (1, 256, 256), "vd2d": (1, 384, 384), "vd2d3d": (4, 192, 192)}
+EDGES = (64, 128, 256, 512, 1024)
+ZNNI = {"n337": (2, 3, 7, 3), "n537": (4, 5, 7, 3), "n726": (6, 7, 6, 2), "n926": (8, 9, 6, 2)}
+SLAB = (10, 1024, 1024)
+HALF = torch.bfloat16
+
+
+def znni(name: str, maps: int) -> Architecture:
+    """Give one of ZNNi's networks: first filter, other filters, convolutions, poolings; 3 outputs."""
+    first, others, count, pools = ZNNI[name]
+    lines = []
+    for index in range(count):
+        edge, last = (first if index == 0 else others), index == count - 1
+        lines.append(f"conv{index + 1} {edge}x{edge}x{edge} " + ("3 linear" if last else str(maps)))
+        lines += [f"pool{index + 1} 2x2x2"] if index < pools else []
+    return Architecture(f"{name}-{maps}", tuple(lines))
 
 
 class PlainPort(torch.nn.Module):
@@ -56,65 +86,15 @@ class PlainPort(torch.nn.Module):
         return streams[0]
 
 
-def seconds(call) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def fragmented(architecture) -> list[int]:
+def fragmented(architecture) -> list[Form]:
     """Give each layer the most fragments it allows: ZNNi's max-pooling fragments."""
-    return [gcd(*dilation[1:]) for dilation in architecture.dilations]
+    return [Form(gcd(*dilation[1:])) for dilation in architecture.dilations]
 
 
-def measure(architecture, repeats: int, best: float, large: bool) -> tuple[list[str], dict[str, float]]:
-    """Time one network; return the lines of the table and the figures for the JSON."""
-    name, patch = architecture.name, PATCHES[architecture.name]
-    network = DenseNetwork(architecture)
-    plain = PlainPort(network)
-    lines, figures = [], {}
-    for phase in ("infer", "train"):
-        free = phase == "infer" and large
-        chosen = LARGE if free else patch
-        plans = {edge: tune(architecture, edge, training=phase == "train") for edge in {patch, chosen}}
-        cases = {
-            f"plain port {patch}": (plain, patch, {}),
-            f"whole {patch}": (network, patch, {}),
-            f"fragments {patch}": (network, patch, {"fragments": fragmented(architecture)}),
-            f"tuned {patch}": (network, patch, {"fragments": plans[patch].fragments}),
-        }
-        if free:
-            cases[f"tuned {LARGE}"] = (network, LARGE, {"fragments": plans[LARGE].fragments})
-        times: dict[str, list[float]] = {case: [] for case in cases}
-        for turn in range(repeats + 1):
-            for case, (net, edge, form) in cases.items():
-                taken = seconds(work(architecture, network, net, edge, form, phase))
-                if turn:
-                    times[case].append(taken)
-        median = {case: statistics.median(taken) for case, taken in times.items()}
-        rate = {case: prod(edge) / median[case] for case, (_, edge, _) in cases.items()}
-        port = next(iter(cases))
-        for case, (_, edge, _) in cases.items():
-            done = sum(step.operations for step in plans[edge].steps) * (3 if phase == "train" else 1)
-            speed = done / median[case] / 1e9
-            lines.append(
-                f"{name:7} {phase:6} {case:26} {1e3 * median[case]:9.1f} {rate[case] / 1e3:9.1f} {speed:8.0f}"
-                f" {100 * speed / best:7.0f} {rate[case] / rate[port]:7.2f}"
-            )
-        tuned = f"tuned {chosen}"
-        figures[f"{name}_{phase}_vs_naive"] = rate[tuned] / rate[port]
-        if phase == "infer":
-            done = sum(step.operations for step in plans[chosen].steps)
-            figures[f"{name}_infer_pct_peak"] = 100 * done / median[tuned] / 1e9 / best
-        forms = [median[f"{form} {patch}"] for form in ("whole", "fragments", "tuned")]
-        figures[f"{name}_{phase}_tuner_vs_best"] = forms[2] / min(forms)
-    return lines, figures
-
-
-def work(architecture, network, net, patch, form, phase):
+def work(net, patch, form, phase, dtype):
     """Return the call that is timed."""
-    shape = [p + f - 1 for p, f in zip(patch, architecture.field_of_view)]
-    inputs = [torch.randn(1, 1, *shape) for _ in range(architecture.streams)]
+    architecture = getattr(net, "architecture", None) or net.network.architecture
+    inputs = [torch.randn(1, 1, *architecture.input_shape(patch)).to(dtype) for _ in range(architecture.streams)]
     target = torch.randint(0, 2, (1, *patch))
 
     def infer() -> None:
@@ -124,10 +104,136 @@ def work(architecture, network, net, patch, form, phase):
 
     def train() -> None:
         net.train()
-        functional.cross_entropy(net(inputs, **form), target).backward()
-        network.zero_grad()
+        functional.cross_entropy(net(inputs, **form).float(), target).backward()
+        for parameter in net.parameters():
+            parameter.grad = None
 
     return infer if phase == "infer" else train
+
+
+def high_water() -> int:
+    """Peak of the process's memory in bytes since it was last reset; 0 where the system does not say."""
+    try:
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+    except (OSError, TypeError):
+        return 0
+
+
+def measure(cases: dict, phase: str, repeats: int) -> tuple[dict, dict]:
+    """Time the cases by turns; return median seconds and peak bytes of each."""
+    times: dict[str, list[float]] = {case: [] for case in cases}
+    needed: dict[str, float] = {}
+    for turn in range(repeats + 1):
+        for case, (net, patch, form, dtype) in cases.items():
+            call = work(net, patch, form, phase, dtype)
+            machine.keep_memory(False)
+            if turn == 0:  # sets everything up, and shows what memory it takes
+                machine.release()
+                before = machine.resident()
+                try:
+                    Path("/proc/self/clear_refs").write_text("5")
+                except OSError:
+                    before = 0
+                call()
+                needed[case] = high_water() - before if before else 0
+            else:
+                machine.keep_memory(True)  # as training and prediction do; the port gains by it too
+                call()  # memory and caches in the order of this case
+                start = time.perf_counter()
+                call()
+                times[case].append(time.perf_counter() - start)
+    machine.keep_memory(False)
+    return {case: statistics.median(taken) for case, taken in times.items()}, needed
+
+
+def lines_of(name: str, phase: str, cases: dict, median: dict, needed: dict, best: dict, port: str | None) -> list[str]:
+    """Write a line a case; ratios are per output voxel against the plain port."""
+    lines = []
+    for case, (net, patch, _, dtype) in cases.items():
+        architecture = getattr(net, "architecture", None) or net.network.architecture
+        done = minimal(architecture, patch) * (3 if phase == "train" else 1)
+        rate, speed = prod(patch) / median[case], done / median[case] / 1e9
+        ratio = rate / (prod(cases[port][1]) / median[port]) if port else float("nan")
+        lines.append(
+            f"{name:8} {phase:6} {case:32} {1e3 * median[case]:9.1f} {rate / 1e3:9.2f} {speed:8.0f}"
+            f" {100 * speed / best[dtype]:7.0f} {needed[case] / 1e6:8.0f} {ratio:7.2f}"
+        )
+    return lines
+
+
+def minimal(architecture, patch) -> float:
+    """Operations of the minimal algorithm."""
+    convs = [place for place in architecture.places(patch) if isinstance(place.layer, Conv)]
+    return sum(
+        2.0 * place.maps_in * place.streams * place.maps_out * prod(place.layer.size) * prod(place.shape_out)
+        for place in convs
+    )
+
+
+def boundary_network(architecture, phase: str, repeats: int, best: dict, quick: bool) -> tuple[list[str], dict]:
+    """Run one of the paper's networks."""
+    name, patch = architecture.name, PATCHES[architecture.name]
+    network = DenseNetwork(architecture)
+    training = phase == "train"
+    kinds = [] if quick and architecture != VD2D else [torch.float32] if quick else list(best)
+    plans = {dtype: tune(architecture, patch, training=training, dtype=dtype).forms for dtype in kinds}
+    port, single = f"plain port {patch}", f"{'tuned' if kinds else 'default form'} {patch}"
+    cases = {
+        port: (PlainPort(network), patch, {}, torch.float32),
+        f"default form {patch}": (network, patch, {}, torch.float32),
+        f"fragments {patch}": (network, patch, {"forms": fragmented(architecture)}, torch.float32),
+    }
+    if kinds:
+        cases[single] = (network, patch, {"forms": plans[torch.float32]}, torch.float32)
+    half = f"bfloat16 {patch}"
+    if HALF in best:
+        cases[half] = (network, patch, {"forms": plans.get(HALF, ())}, HALF)
+    large = [PREDICTION[name], *((PREDICTION[name][0], e, e) for e in EDGES)]
+    free = [] if training else [QUICK[name]] if quick else list(dict.fromkeys(large))
+    for edge in free:
+        for dtype in best:
+            if peak_memory(architecture, edge) < 8e9:
+                cases[f"{str(dtype).removeprefix('torch.')} {edge}"] = (network, edge, {}, dtype)
+    median, needed = measure(cases, phase, repeats)
+    rate = {case: prod(edge) / median[case] for case, (_, edge, _, _) in cases.items()}
+    figures = {}
+    if kinds:
+        others = [median[f"{form} {patch}"] for form in ("default form", "fragments")]
+        figures[f"{name}_{phase}_tuner_vs_best"] = median[single] / min(*others, median[single])
+    if training:
+        figures[f"{name}_train_vs_naive"] = rate[single] / rate[port]
+        if HALF in best:
+            figures[f"{name}_train_bf16_vs_naive"] = rate[half] / rate[port]
+    else:
+        fastest = max((case for case in cases if case.startswith("float32")), key=lambda case: rate[case])
+        done = minimal(architecture, cases[fastest][1])
+        figures[f"{name}_infer_vs_naive"] = rate[fastest] / rate[port]
+        figures[f"{name}_infer_pct_peak"] = 100 * done / median[fastest] / 1e9 / best[torch.float32]
+        if HALF in best:
+            most = max(rate[case] for case in cases if case.startswith("bfloat16"))
+            figures[f"{name}_infer_bf16_vs_fp32"] = most / rate[fastest]
+    return lines_of(name, phase, cases, median, needed, best, port), figures
+
+
+def znni_network(architecture, phase: str, repeats: int, best: dict, patch) -> tuple[list[str], dict]:
+    """Run one of ZNNi's networks."""
+    network = DenseNetwork(architecture)
+    port, training = f"plain port {patch}", phase == "train"
+    plan = tune(architecture, patch, training=training)
+    cases = {
+        port: (PlainPort(network), patch, {}, torch.float32),
+        f"default form {patch}": (network, patch, {}, torch.float32),
+        f"fragments {patch}": (network, patch, {"forms": fragmented(architecture)}, torch.float32),
+        f"tuned {patch}": (network, patch, {"forms": plan.forms}, torch.float32),
+    }
+    median, needed = measure(cases, phase, repeats)
+    forms = [median[f"{form} {patch}"] for form in ("default form", "fragments", "tuned")]
+    name = architecture.name.replace("-", "_")
+    figures = {
+        f"{name}_{phase}_vs_naive": median[port] / forms[2],
+        f"{name}_{phase}_tuner_vs_best": forms[2] / min(forms),
+    }
+    return lines_of(architecture.name, phase, cases, median, needed, best, port), figures
 
 
 def check(architecture) -> None:
@@ -136,35 +242,94 @@ def check(architecture) -> None:
     inputs = [torch.randn(1, 1, *(f + 7 for f in architecture.field_of_view)) for _ in range(architecture.streams)]
     with torch.no_grad():
         theirs = PlainPort(network).eval()(inputs)
-        for form in ({}, {"fragments": fragmented(architecture)}):
-            assert (network(inputs, **form) - theirs).abs().max() < 1e-4
+        for form in ({}, {"forms": fragmented(architecture)}):
+            assert (network(inputs, **form) - theirs).abs().max() < 1e-5 * max(1, theirs.abs().max())
+
+
+ONE_RUN = """
+import re, sys
+from neuropil.cli import main
+code = main(sys.argv[1:])
+print("peak", re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1], file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def slab(figures: dict) -> None:
+    """Predict ten sections with the recursive pair as a user would, under two limits."""
+    with tempfile.TemporaryDirectory() as folder:
+        model, uri = Path(folder, "pair.safetensors"), f"{folder}/slab.zarr"
+        save_model(model, Model((DenseNetwork(VD2D), DenseNetwork(VD2D3D)), {}))
+        image = np.random.default_rng(0).integers(0, 256, SLAB, np.uint8)
+        write_volume(uri, image, kind="image", place={}, overwrite=False)
+        print(f"\nrecursive VD2D-VD2D3D pair over {SLAB}, `neuropil predict`")
+        for precision in ("float32", *(["bfloat16"] if machine.has_bfloat16() else [])):
+            for limit in (16, 4):
+                words = ["predict", "--weights", model, "--input", uri, "--output", f"{folder}/{precision}{limit}.zarr"]
+                words += ["--max-memory", limit, "--precision", precision]
+                start = time.perf_counter()
+                run = subprocess.run(
+                    [sys.executable, "-c", ONE_RUN, *map(str, words)], capture_output=True, text=True, check=True
+                )
+                taken = time.perf_counter() - start
+                most = int(re.search(r"peak (\d+)", run.stderr)[1]) * 1024 / 1e9
+                print("\n".join(line for line in run.stderr.splitlines() if "tiles of" in line))
+                print(
+                    f"{precision}, limit {limit} GB: {taken:.0f} s, peak {most:.2f} GB;"
+                    f" 100x1024x1024: {taken / 360:.2f} h",
+                    flush=True,
+                )
+                figures[f"slab_{precision}_{limit}gb_seconds"] = taken
+                figures[f"slab_{precision}_{limit}gb_peak"] = most
+            loss = figures[f"slab_{precision}_4gb_seconds"] / figures[f"slab_{precision}_16gb_seconds"]
+            figures[f"slab_{precision}_4gb_vs_16gb"] = loss
 
 
 def main() -> None:
     """Run all and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer repeats; only VD2D at the large patch")
+    parser.add_argument("--quick", action="store_true", help="fewer repeats, patches and networks: 3 minutes")
+    parser.add_argument("--slab", action="store_true", help="only the slab: some minutes")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    best = peak()
+    best = {torch.float32: peak(), **({HALF: peak(dtype=HALF)} if machine.has_bfloat16() else {})}
+    peaks = ", ".join(f"{str(dtype).removeprefix('torch.')} {value:.0f}" for dtype, value in best.items())
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads,")
-    print(
-        f"torch {torch.__version__}, float32, load {os.getloadavg()[0]:.1f}, peak {best:.0f} GFLOP/s", file=sys.stdout
-    )
-    print(
-        f"{'net':7} {'phase':6} {'form, patch':26} {'ms':>9} {'kvoxel/s':>9} {'GFLOP/s':>8} {'% peak':>7} {'ratio':>7}"
-    )
-    figures: dict[str, float] = {"peak_gflops": best}
-    for architecture in (N4, VD2D, VD2D3D):
-        check(architecture)
-        lines, more = measure(architecture, 2 if args.quick else 9, best, not args.quick or architecture == VD2D)
-        print("\n".join(lines), flush=True)
-        figures |= more
-    figures["tuner_vs_best"] = max(value for key, value in figures.items() if key.endswith("_tuner_vs_best"))
+    capability = torch.backends.cpu.get_cpu_capability()
+    print(f"{capability}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}, peak GFLOP/s: {peaks}")
+    figures: dict[str, float] = {"peak_gflops": best[torch.float32]}
+    if args.slab:
+        slab(figures)
+    else:
+        tables(args.quick, best, figures)
     for name, value in figures.items():
-        print(f"{name:32} {value:8.2f}")
+        print(f"{name:34} {value:9.2f}")
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def tables(quick: bool, best: dict, figures: dict) -> None:
+    """Run the paper's networks, then ZNNi's."""
+    print(
+        f"{'net':8} {'phase':6} {'form, patch':32} {'ms':>9} {'kvoxel/s':>9} {'GFLOP/s':>8} {'% peak':>7} {'MB':>8}"
+        f" {'ratio':>7}"
+    )
+    for architecture in (N4, VD2D, VD2D3D):
+        check(architecture)
+        for phase in ("infer", "train"):
+            lines, more = boundary_network(architecture, phase, 2 if quick else 7, best, quick)
+            print("\n".join(lines), flush=True)
+            figures |= more
+    for maps in (16,) if quick else (16, 80):
+        for name in ("n337",) if quick else ZNNI:
+            for phase in ("infer",) if quick or maps == 80 else ("infer", "train"):
+                patch = (8, 8, 8) if maps == 16 else (4, 4, 4)
+                lines, more = znni_network(znni(name, maps), phase, 1 if quick or maps == 80 else 3, best, patch)
+                print("\n".join(lines), flush=True)
+                figures |= more
+    ratios = [value for key, value in figures.items() if re.fullmatch(r"n\d+_16_infer_vs_naive", key)]
+    figures["znni_min_vs_naive"] = min(ratios)
+    figures["tuner_vs_best"] = max(value for key, value in figures.items() if key.endswith("_tuner_vs_best"))
 
 
 if __name__ == "__main__":

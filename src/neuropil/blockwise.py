@@ -1,4 +1,4 @@
-"""Run a function over the blocks of a volume, one after the other, and remember which are done.
+"""Read, compute and write the blocks of a volume, and remember which are done.
 
 The ledger is a folder beside the output. It holds the parameters of the run and one line per finished block, written
 after the block's data are on disk. So the same command continues after any interruption, and a command with other
@@ -13,8 +13,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from neuropil.errors import RunMismatch
 from neuropil.files import write_json
@@ -22,6 +23,8 @@ from neuropil.geometry import Box
 from neuropil.progress import Progress
 
 log = logging.getLogger("neuropil")
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Ledger:
@@ -101,19 +104,44 @@ class Ledger:
         return {(entry["step"], Box(tuple(entry["start"]), tuple(entry["stop"]))) for entry in entries}
 
 
-def run_blocks(ledger: Ledger, name: str, blocks: Sequence[Box], task: Callable[[Box], None]) -> int:
-    """Call `task` for every block that the ledger does not know as done under the step `name`.
+def run_blocks(
+    ledger: Ledger,
+    name: str,
+    blocks: Sequence[Box],
+    read: Callable[[Box], T],
+    compute: Callable[[T], U],
+    write: Callable[[Box, U], None],
+) -> int:
+    """Read, compute and write every block that the ledger does not know as done under the step `name`.
 
-    `task` must have its data on disk when it returns. Returns the number of blocks that were done before.
+    Reading and writing have a thread each and are one block ahead of, and one behind, what is computed. `write` must
+    have its data on disk when it returns. Returns the number of blocks that were done before.
     """
     todo = [box for box in blocks if (name, box) not in ledger.done]
     skipped = len(blocks) - len(todo)
     if skipped:
         log.info("%s: %d of %d blocks were done before", name, skipped, len(blocks))
     progress = Progress(name, len(blocks), skipped)
-    for box in todo:
-        start = time.monotonic()
-        task(box)
+
+    def finish(box: Box, made: U, start: float) -> None:
+        write(box, made)
         ledger.record(name, box, time.monotonic() - start)
         progress.advance()
+
+    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
+        coming = [reader.submit(read, box) for box in todo[:1]]
+        writing: Future[None] | None = None
+        for box, following in zip(todo, [*todo[1:], None]):
+            given = coming.pop().result()
+            if following is not None:
+                coming.append(reader.submit(read, following))
+            start = time.monotonic()
+            made = compute(given)
+            del given
+            if writing is not None:
+                writing.result()
+            writing = writer.submit(finish, box, made, start)
+            del made
+        if writing is not None:
+            writing.result()
     return skipped

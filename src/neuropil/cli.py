@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from neuropil import __version__, progress
+from neuropil import __version__, machine, progress
 from neuropil.errors import ConfigError, InputError, NeuropilError
 from neuropil.files import write_json
 from neuropil.stages import STAGES
@@ -32,6 +32,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; see the module's text for the exit codes."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    machine.quiet_threads()
     debug = "--debug" in arguments
     try:
         code = _run(arguments)
@@ -246,13 +247,7 @@ def _lines() -> progress.Reporter:
         if time.monotonic() - last < 20 and done < total:
             return
         last = time.monotonic()
-        left = f", {_duration(eta)} left" if math.isfinite(eta) and done < total else ""
+        left = f", {progress.duration(eta)} left" if math.isfinite(eta) and done < total else ""
         print(f"{description}: {done}/{total}{left}{'  ' + note if note else ''}", file=sys.stderr, flush=True)
 
     return tell
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"

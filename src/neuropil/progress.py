@@ -66,3 +66,14 @@ def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     for item in items:
         yield item
         progress.advance()
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as people say them.
+
+    >>> duration(125), duration(2 * 3600 + 60)
+    ('2m05s', '2h01m')
+    """
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"

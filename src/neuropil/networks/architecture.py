@@ -105,7 +105,7 @@ class Architecture:
 
     Raises
     ------
-    InputError : a line that is not a layer, a join that names no convolution, an output that has not 2 maps
+    InputError : a line that is not a layer, a join that names no convolution, an output that is not linear
 
     Examples
     --------
@@ -120,8 +120,8 @@ class Architecture:
 
     def __post_init__(self) -> None:
         convs = self.convs
-        if not convs or convs[-1].maps != CLASSES or convs[-1].activation != "linear":
-            raise InputError(f"the last convolution of '{self.name}' must be linear with {CLASSES} maps")
+        if not convs or convs[-1].activation != "linear":
+            raise InputError(f"the last convolution of '{self.name}' must be linear")
         if self.join is not None and self.join not in [conv.name for conv in convs]:
             raise InputError(f"join of '{self.name}' must name a convolution; got '{self.join}'")
         if len({conv.name for conv in convs}) < len(convs):
@@ -141,6 +141,14 @@ class Architecture:
     def streams(self) -> int:
         """Number of input volumes: 1 (image) or 2 (image and recursive map)."""
         return 1 if self.join is None else 2
+
+    def check_boundary(self) -> None:
+        """Refuse a network that does not tell boundary from interior, which takes an output of 2 maps."""
+        if self.convs[-1].maps != CLASSES:
+            raise InputError(
+                f"the last convolution of '{self.name}' must have {CLASSES} maps, interior and boundary;"
+                f" it has {self.convs[-1].maps}"
+            )
 
     @cached_property
     def dilations(self) -> tuple[Size, ...]:

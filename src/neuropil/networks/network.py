@@ -9,15 +9,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from neuropil.errors import InputError
-from neuropil.networks.architecture import Architecture, Conv, Dropout, Pool
-from neuropil.networks.dense import activate, convolve, dropout, fold, fragmented, max_filter, unfold
+from neuropil.networks.architecture import Architecture, Conv, Dropout
+from neuropil.networks.layers import Method, convolve, dropout, max_filter
+from neuropil.networks.layout import fold, fragmented, unfold
 
 STREAMS = ("", ".recursive")
+
+
+class Form(NamedTuple):
+    """How one layer is computed; all forms give the same result up to rounding.
+
+    Attributes
+    ----------
+    fragments : a side into which sections are split while it runs: 1, or a divisor of its dilation along y and x
+    method : of a convolution
+    """
+
+    fragments: int = 1
+    method: Method = "direct"
 
 
 class DenseNetwork(nn.Module):
@@ -48,16 +63,16 @@ class DenseNetwork(nn.Module):
                 if not (stream and conv.name == architecture.join):
                     self.weights[_key(f"{conv.name}{stream}.bias")] = nn.Parameter(torch.zeros(conv.maps))
 
-    def forward(self, inputs: Sequence[Tensor], spacing: int = 1, fragments: Sequence[int] = ()) -> Tensor:
+    def forward(self, inputs: Sequence[Tensor], spacing: int = 1, forms: Sequence[Form] = ()) -> Tensor:
         """Label every voxel, or every `spacing`-th.
 
         Parameters
         ----------
-        inputs : one tensor (n, 1, z, y, x) per stream: the standardised image, then the recursive map
+        inputs : one tensor (n, 1, z, y, x) per stream: the standardised image, then the recursive map. Their dtype is
+            the one computed in.
         spacing : of the labelled voxels along y and x, from the first on. The poolings that it allows are run with
             their strides instead of densely, so a wide lattice costs little more than its first layers.
-        fragments : the form of each layer: into how many fragments a side sections are split while it runs (1, or a
-            divisor of its dilation along y and x). Whole sections by default; the result changes by rounding only.
+        forms : of the layers; direct convolutions on whole sections by default
 
         Returns
         -------
@@ -66,7 +81,7 @@ class DenseNetwork(nn.Module):
 
         Raises
         ------
-        InputError : not one input per stream, or fragments that do not fit the layers
+        InputError : not one input per stream, or forms that do not fit the layers
         """
         architecture, n = self.architecture, inputs[0].shape[0]
         if len(inputs) != architecture.streams:
@@ -74,25 +89,32 @@ class DenseNetwork(nn.Module):
         streams, splits = [fold(one) for one in inputs], tuple[int, ...]()
         extent, rest = (inputs[0].shape[3], inputs[0].shape[4]), spacing
         lattice = architecture.on_lattice(spacing)
-        forms = fragments or [1] * len(lattice)
-        if len(forms) != len(lattice) or any(y % p or x % p for (_, (_, y, x), _), p in zip(lattice, forms)):
-            raise InputError(f"fragments must be {len(lattice)} divisors of the layers' dilations; got {tuple(forms)}")
-        for (layer, (deep, *flat), step), parts in zip(lattice, forms):
-            made = [fragmented(one, splits, parts, extent) for one in streams]
+        forms = forms or [Form()] * len(lattice)
+        if len(forms) != len(lattice) or any(
+            y % f.fragments or x % f.fragments for (_, (_, y, x), _), f in zip(lattice, forms)
+        ):
+            raise InputError(
+                f"forms must be {len(lattice)}, their fragments divisors of the dilations; got {tuple(forms)}"
+            )
+        for (layer, (deep, *flat), step), form in zip(lattice, forms):
+            made = [fragmented(streams.pop(0), splits, form.fragments, extent) for _ in tuple(streams)]
             streams, splits = [one for one, _ in made], made[0][1]
-            images, dilation = n * parts**2, (deep, flat[0] // parts, flat[1] // parts)
-            if isinstance(layer, Conv) and layer.name == architecture.join:
-                streams = [activate(self._join(streams, images, layer, dilation), layer.activation)]
-            elif isinstance(layer, Conv):
-                streams = [
-                    activate(self._convolve(one, images, layer, stream, dilation), layer.activation)
-                    for one, stream in zip(streams, STREAMS)
-                ]
-            elif isinstance(layer, Pool):
-                streams = [max_filter(one, images, layer.size, dilation, step) for one in streams]
-            elif isinstance(layer, Dropout):
+            del made
+            images, parts = n * form.fragments**2, form.fragments
+            dilation = (deep, flat[0] // parts, flat[1] // parts)
+            if isinstance(layer, Dropout):
                 streams = [dropout(one, layer.rate, self.training) for one in streams]
                 continue
+            if isinstance(layer, Conv) and layer.name == architecture.join:
+                streams = [torch.cat(streams, 1)]
+            for stream in STREAMS[: len(streams)]:  # what a layer has used is freed before the next stream's turn
+                if isinstance(layer, Conv):
+                    weight, bias = self._filters(layer, stream, inputs[0].dtype)
+                    one = convolve(streams.pop(0), images, weight, bias, dilation, layer.activation, form.method)
+                else:
+                    one = max_filter(streams.pop(0), images, layer.size, dilation, step)
+                streams.append(one)
+                del one
             height, width = (e - (size - 1) * gap for e, size, gap in zip(extent, layer.size[1:], flat))
             extent, rest = (-(-height // step), -(-width // step)), rest // step
         whole, _ = fragmented(streams[0], splits, 1, extent)
@@ -156,14 +178,12 @@ class DenseNetwork(nn.Module):
             shared += names
         return shared
 
-    def _convolve(self, sections: Tensor, n: int, layer: Conv, stream: str, dilation: tuple[int, int, int]) -> Tensor:
-        weight = self.weights[_key(f"{layer.name}{stream}.weight")]
-        return convolve(sections, n, weight, self.weights[_key(f"{layer.name}{stream}.bias")], dilation)
-
-    def _join(self, streams: list[Tensor], n: int, layer: Conv, dilation: tuple[int, int, int]) -> Tensor:
-        # One convolution over both streams' maps is their sum.
-        weight = torch.cat([self.weights[_key(f"{layer.name}{stream}.weight")] for stream in STREAMS], 1)
-        return convolve(torch.cat(streams, 1), n, weight, self.weights[_key(f"{layer.name}.bias")], dilation)
+    def _filters(self, layer: Conv, stream: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Weight and bias of one stream; a join has one convolution over both streams' maps, which is their sum."""
+        streams = STREAMS if layer.name == self.architecture.join else (stream,)
+        weights = [self.weights[_key(f"{layer.name}{one}.weight")] for one in streams]
+        weight = torch.cat(weights, 1) if len(weights) > 1 else weights[0]
+        return weight.to(dtype), self.weights[_key(f"{layer.name}{streams[0]}.bias")].to(dtype)
 
 
 def _initial(architecture: Architecture, conv: Conv, generator: torch.Generator) -> Tensor:

@@ -118,7 +118,8 @@ class Sampler:
 
     Raises
     ------
-    InputError : the patch with its field of view fits into no stack, or nothing is labelled
+    InputError : a network of other outputs than interior and boundary, a patch that fits into no stack with its field
+    of view, or nothing is labelled
     """
 
     stacks: Sequence[Stack]
@@ -132,6 +133,7 @@ class Sampler:
     spacing: int = 1
 
     def __post_init__(self) -> None:
+        self.architecture.check_boundary()
         if not self.stacks:
             raise InputError("there must be at least one training stack; got none")
         if not sum(self._places(stack) for stack in self.stacks):

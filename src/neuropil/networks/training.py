@@ -3,7 +3,8 @@
 Output-patch training as in ZNN: one patch per update, per-pixel softmax cross-entropy, weighted, summed and divided
 by the number of voxels learnt from; SGD v = μv - ηg, w += v (Lee et al., NIPS 2015: η = 0.01, μ = 0.9), or AdamW or
 Muon with a schedule. The whole state is (weights, optimiser, update): patches and dropout are functions of the seed
-and the update. So a run that was stopped, in whatever way, continues to the same bits on a CPU.
+and the update; the layers' forms are kept with it. So a run that was stopped, in whatever way, continues to the same
+bits on a CPU.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from neuropil.errors import InputError, RunMismatch
+from neuropil.machine import keep_memory, release
 from neuropil.metrics.pixel_error import best_pixel_error
 from neuropil.networks.checkpoint import Model, read_tensors, save_model, write_tensors
-from neuropil.networks.inference import Precision, autocast, predict
+from neuropil.networks.inference import predict
 from neuropil.networks.muon import Muon
-from neuropil.networks.network import DenseNetwork
+from neuropil.networks.network import DenseNetwork, Form
+from neuropil.networks.planning import Precision, dtype_of, forms_for_training
 from neuropil.networks.sampling import BOUNDARY, UNLABELLED, Rebalance, Sample, Sampler, Stack
 from neuropil.progress import Progress
 
@@ -129,14 +132,19 @@ def train(
     run.restore()
     if run.update >= updates and (folder / "last.safetensors").exists():
         return run.best
+    if run.update == 0:
+        run.choose_forms()
     progress = Progress(f"train {network.architecture.name}", updates, run.update)
     losses: list[Tensor] = []
     saved = time.monotonic()
     with run.open_logs(), _stoppable() as stop, ThreadPoolExecutor(1) as ahead:
         following = ahead.submit(sampler, run.update)
         while run.update < updates and not stop.is_set():
+            asked = time.monotonic()
             sample, following = following.result(), ahead.submit(sampler, run.update + 1)
+            run.waited += time.monotonic() - asked
             losses.append(run.step(sample))
+            keep_memory(True)  # all steps have one shape, and the first has set it up
             if run.update % LOG_EVERY == 0 or run.update == updates:
                 note = run.log_loss(losses, progress.rate)
                 progress.advance(run.update - progress.done, note)
@@ -147,6 +155,8 @@ def train(
                 run.save()
                 saved = time.monotonic()
         run.save()
+        keep_memory(False)
+        release()
         if stop.is_set():
             raise KeyboardInterrupt
     return run.best
@@ -161,10 +171,18 @@ class _Run:
         self.network, self.sampler, self.folder, self.updates = network, sampler, folder, updates
         self.recipe, self.card, self.update, self.seconds = recipe, card, 0, 0.0
         self.best: Validation | None = None
-        self.device = next(network.parameters()).device
+        self.device, self.dtype = next(network.parameters()).device, dtype_of(network, recipe.precision)
+        self.forms: tuple[Form, ...] = ()
+        self.waited = 0.0
         parameters = list(network.parameters())
         self.optimizer = _optimizer(parameters, recipe)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
+
+    def choose_forms(self) -> None:
+        """Find the fastest forms of the layers, where the run is long enough to repay it."""
+        self.forms = forms_for_training(
+            self.network, self.sampler.patch, self.sampler.spacing, self.dtype, self.updates
+        )
 
     def step(self, sample: Sample) -> Tensor:
         """Do one update; return the loss per voxel, still on the device."""
@@ -172,11 +190,10 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.rate(self.update, self.updates)
         self.network.train()
-        inputs = [torch.from_numpy(one)[None, None].to(self.device) for one in sample.inputs]
+        inputs = [torch.from_numpy(one)[None, None].to(self.device, self.dtype) for one in sample.inputs]
         target = torch.from_numpy(sample.target.astype(np.int64))[None].to(self.device)
         weight = torch.from_numpy(sample.weight)[None].to(self.device)
-        with autocast(self.device, self.recipe.precision):
-            logits = self.network(inputs, self.sampler.spacing).float()
+        logits = self.network(inputs, self.sampler.spacing, self.forms).float()
         errors = functional.cross_entropy(logits, target, ignore_index=UNLABELLED, reduction="none")
         loss = (errors * weight).sum() / target.numel()
         self.optimizer.zero_grad()
@@ -195,10 +212,13 @@ class _Run:
                 f" ({self.recipe.learning_rate}) and start over with --fresh"
             )
         pixels = rate * float(np.prod(self.sampler.labelled))
-        self._write({"update": self.update, "loss": loss, "pixels_per_second": pixels, "seconds": self._elapsed()})
+        elapsed = time.monotonic() - self._clock
+        share = self.waited / max(elapsed, 1e-9)  # of this session's time spent waiting for patches
+        entry = {"update": self.update, "loss": loss, "pixels_per_second": pixels, "seconds": self.seconds + elapsed}
+        self._write({**entry, "waited": round(share, 4)})
         self.board.add_scalar("loss", loss, self.update)
         self.board.add_scalar("pixels per second", pixels, self.update)
-        return f"loss {loss:.4f}, {pixels / 1e3:.1f} kpixel/s"
+        return f"loss {loss:.4f}, {pixels / 1e3:.1f} kpixel/s, {100 * share:.0f} % waiting"
 
     def validate(self, stacks: Sequence[Stack]) -> None:
         """Score the validation stacks; keep the network if it is the best so far."""
@@ -221,6 +241,7 @@ class _Run:
             "best": asdict(self.best) if self.best else None,
             "scaler": self.scaler.state_dict(),
             "parameters": self._parameters(),
+            "forms": self.forms,  # so that what continues rounds alike
         }
         write_tensors(
             self.folder / "resume.safetensors", {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, state
@@ -238,6 +259,7 @@ class _Run:
         tensors, state = read_tensors(path)
         _check_same(state["parameters"], self._parameters(), self.folder, self.recipe)
         self.update, self.seconds = state["update"], state["seconds"]
+        self.forms = tuple(Form(*form) for form in state.get("forms", ()))
         self.best = Validation(**state["best"]) if state["best"] else None
         self.network.load_weights(
             {k.removeprefix("weights/"): v for k, v in tensors.items() if k.startswith("weights/")}

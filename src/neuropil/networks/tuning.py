@@ -2,9 +2,10 @@
 
 The forms are equal up to rounding: a layer with dilation d may run on whole sections with sparse filters, or on
 fragments (p² images a section, one per offset, with dilation d/p; for p = d the dense filters of ZNNi's max-pooling
-fragments). Splitting and merging cost a copy, so the choice is the shortest path through (layer, fragments), with the
-measured milliseconds as lengths. Plans are kept in the user's cache, one file per network, shape, device, number of
-threads and version of torch.
+fragments), and a convolution with large filters by Fourier transforms. Splitting and merging cost a copy, so the choice
+is the shortest path through (layer, fragments), with the measured milliseconds as lengths. Layers timed one by one do
+not add up to a pass, so the path is then timed as a whole beside the uniform plans, and the fastest is kept. Plans are
+kept in the user's cache, one file per network, shape, precision, device, number of threads and version of torch.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,9 +29,12 @@ from torch import Tensor
 
 from neuropil.files import cache_folder, write_json
 from neuropil.networks.architecture import Architecture, Conv, Place, Pool, Size
-from neuropil.networks.dense import activate, convolve, dropout, fold, fragmented, max_filter
+from neuropil.networks.layers import convolve, dropout, max_filter
+from neuropil.networks.layout import fold, fragmented
+from neuropil.networks.network import DenseNetwork, Form
 
-REPEATS, ENOUGH = 5, 0.2  # at most so many timings of a form; none more after so many seconds
+FFT_FROM = 5000  # operations per voxel and map, in or out, above which transforms are worth a try
+REPEATS, ENOUGH = 3, 0.2  # at most so many timings of a form; none more after so many seconds
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Step:
     Attributes
     ----------
     name : of the layer
-    fragments : a side; 1 = whole sections
+    form : chosen
     milliseconds : of the layer in this form, splitting or merging before it included (for the last, after it too)
     whole : milliseconds in the form 1
     operations : floating-point operations of the layer (2 per multiplication), counted once per voxel it makes
@@ -46,7 +52,7 @@ class Step:
     """
 
     name: str
-    fragments: int
+    form: Form
     milliseconds: float
     whole: float
     operations: float
@@ -55,23 +61,32 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """The form of every layer; `fragments` is what `DenseNetwork` takes."""
+    """The form of every layer; `forms` is what `DenseNetwork` takes.
+
+    Attributes
+    ----------
+    steps : the layers
+    milliseconds, default : of a whole pass (or training step) in these forms, and in the default forms
+    """
 
     steps: tuple[Step, ...]
+    milliseconds: float
+    default: float
 
     @property
-    def fragments(self) -> tuple[int, ...]:
-        """Fragments a side, layer by layer."""
-        return tuple(step.fragments for step in self.steps)
-
-    @property
-    def milliseconds(self) -> float:
-        """Sum over the layers."""
-        return sum(step.milliseconds for step in self.steps)
+    def forms(self) -> tuple[Form, ...]:
+        """Form of each layer."""
+        return tuple(step.form for step in self.steps)
 
 
 def tune(
-    architecture: Architecture, patch: Size, *, training: bool = False, spacing: int = 1, device: str = "cpu"
+    architecture: Architecture,
+    patch: Size,
+    *,
+    training: bool = False,
+    spacing: int = 1,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> Plan:
     """Measure the forms of every layer and return the fastest combination; from the cache where it was measured before.
 
@@ -82,10 +97,7 @@ def tune(
     training : measure forward and backward pass, else the forward pass
     spacing : of the labelled voxels; see `DenseNetwork.forward`
     device : "cpu", "cuda" ...
-
-    Returns
-    -------
-    the plan; its times add up to the pass only about, since each layer is timed by itself
+    dtype : of the activations
 
     Examples
     --------
@@ -100,20 +112,22 @@ def tune(
         "training": training,
         "spacing": spacing,
         "device": _device_name(device),
+        "dtype": str(dtype),
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        "versions": [torch.__version__, version("neuropil")],
     }
-    path = (
-        cache_folder() / "plans" / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]}.json"
-    )
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    path = cache_folder() / "plans" / f"{name}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):  # no cache, or not one of ours: measure
         kept = json.loads(path.read_text())
         if kept["key"] == key:
-            return Plan(tuple(Step(**step) for step in kept["steps"]))
-    plan = _shortest(architecture.places(patch, spacing), training, torch.device(device))
+            steps = tuple(Step(**{**step, "form": Form(*step["form"])}) for step in kept["steps"])
+            return Plan(steps, kept["milliseconds"], kept["default"])
+    run = _Run(architecture, patch, training, spacing, torch.device(device), dtype)
+    plan = run.fastest(run.shortest())
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"key": key, "steps": [asdict(step) for step in plan.steps]})
+        write_json(path, {"key": key, **asdict(plan)})
     return plan
 
 
@@ -125,33 +139,115 @@ def _device_name(device: str) -> str:
     return f"{model} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _shortest(places: Sequence[Place], training: bool, device: torch.device) -> Plan:
-    """Find the shortest path through (layer, fragments); one may split further at any layer, or merge all."""
-    best: dict[int, tuple[float, list[Step]]] = {1: (0.0, [])}
-    for place in places:
-        times = {parts: _milliseconds(place, parts, training, device) for parts in _forms(place)}
-        pairs = [(a, b) for a, b in product(best, times) if a != b and (b == 1 or b % a == 0)]
-        moves = {pair: _moving(place, *pair, device) for pair in pairs}
-        reached: dict[int, tuple[float, list[Step]]] = {}
-        for parts, own in times.items():
-            for before, (spent, steps) in best.items():
-                if before != parts and (before, parts) not in moves:
-                    continue
-                cost = own + moves.get((before, parts), 0.0)
-                if parts not in reached or spent + cost < reached[parts][0]:
-                    step = Step(place.name, parts, cost, times[1], _operations(place), _bytes(place))
-                    reached[parts] = (spent + cost, [*steps, step])
-        best = reached
-    merging = {parts: _moving(places[-1], parts, 1, device) if parts > 1 else 0.0 for parts in best}
-    end = min(best, key=lambda parts: best[parts][0] + merging[parts])
-    *steps, last = best[end][1]
-    return Plan((*steps, replace(last, milliseconds=last.milliseconds + merging[end])))
+@dataclass(frozen=True)
+class _Run:
+    """What is measured: one network at one shape."""
+
+    architecture: Architecture
+    patch: Size
+    training: bool
+    spacing: int
+    device: torch.device
+    dtype: torch.dtype
+
+    def shortest(self) -> list[Step]:
+        """Find the shortest path through (layer, form); one may split further at any layer, or merge all."""
+        best: dict[int, tuple[float, list[Step]]] = {1: (0.0, [])}
+        places = self.architecture.places(self.patch, self.spacing)
+        for place in places:
+            times = {form: self.layer(place, form) for form in _forms(place)}
+            pairs = {(a, b.fragments) for a, b in product(best, times) if a != b.fragments}
+            moves = {(a, b): self.moving(place, a, b) for a, b in pairs if b == 1 or b % a == 0}
+            reached: dict[int, tuple[float, list[Step]]] = {}
+            for form, own in times.items():
+                for before, (spent, steps) in best.items():
+                    if before != form.fragments and (before, form.fragments) not in moves:
+                        continue
+                    cost = own + moves.get((before, form.fragments), 0.0)
+                    if form.fragments not in reached or spent + cost < reached[form.fragments][0]:
+                        step = Step(place.name, form, cost, times[Form()], _operations(place), self.bytes(place))
+                        reached[form.fragments] = (spent + cost, [*steps, step])
+            best = reached
+        merging = {parts: self.moving(places[-1], parts, 1) if parts > 1 else 0.0 for parts in best}
+        end = min(best, key=lambda parts: best[parts][0] + merging[parts])
+        *steps, last = best[end][1]
+        return [*steps, replace(last, milliseconds=last.milliseconds + merging[end])]
+
+    def fastest(self, steps: Sequence[Step]) -> Plan:
+        """Time the path as a whole beside the uniform plans: the default forms, and fragments throughout."""
+        places = self.architecture.places(self.patch, self.spacing)
+        default = tuple(Form() for _ in places)
+        most = tuple(Form(max(form.fragments for form in _forms(place))) for place in places)
+        found = tuple(step.form for step in steps)
+        network = DenseNetwork(self.architecture).to(self.device).train(self.training)
+        shape, leaves = (1, 1, *self.architecture.input_shape(self.patch)), list(network.parameters())
+        inputs = [torch.randn(shape, device=self.device).to(self.dtype) for _ in range(self.architecture.streams)]
+        times = {
+            forms: self.milliseconds(partial(network, inputs, self.spacing, forms), leaves)
+            for forms in dict.fromkeys((default, found, most))
+        }
+        chosen = min(times, key=lambda forms: times[forms])
+        if chosen != found:
+            apart = [self.layer(place, form) for place, form in zip(places, chosen)]
+            steps = [replace(step, form=form, milliseconds=own) for step, form, own in zip(steps, chosen, apart)]
+        return Plan(tuple(steps), times[chosen], times[default])
+
+    def layer(self, place: Place, form: Form) -> float:
+        """Milliseconds of one layer in one form, for all streams."""
+        sections, images, parts = self.sections(place, form.fragments), form.fragments**2, form.fragments
+        dilation = (place.dilation[0], place.dilation[1] // parts, place.dilation[2] // parts)
+        layer, (copies, maps) = place.layer, _runs(place)
+        weights: list[Tensor] = []
+        if isinstance(layer, Conv):
+            shapes = [(layer.maps, maps, *layer.size), (layer.maps,)]
+            weights = [torch.randn(shape, device=self.device).to(self.dtype) for shape in shapes]
+
+        def forward() -> Tensor:
+            if isinstance(layer, Conv):
+                return convolve(sections, images, weights[0], weights[1], dilation, layer.activation, form.method)
+            if isinstance(layer, Pool):
+                return max_filter(sections, images, layer.size, dilation, place.step)
+            return dropout(sections, layer.rate, self.training)
+
+        leaves = [one.requires_grad_() for one in (sections, *weights)] if self.training else []
+        return copies * self.milliseconds(forward, leaves)
+
+    def moving(self, place: Place, before: int, after: int) -> float:
+        """Milliseconds of splitting or merging what a layer reads, and in training of its gradient."""
+        sections, splits = self.sections(place, before), (before,) if before > 1 else ()
+        leaves = [sections.requires_grad_()] if self.training else []
+        return _runs(place)[0] * self.milliseconds(
+            lambda: fragmented(sections, splits, after, place.shape_in[1:])[0], leaves
+        )
+
+    def sections(self, place: Place, parts: int) -> Tensor:
+        z, y, x = place.shape_in
+        shape = (1, _runs(place)[1], z * parts**2, -(-y // parts), -(-x // parts))
+        return fold(torch.randn(shape, device=self.device).to(self.dtype))
+
+    def bytes(self, place: Place) -> float:
+        copies, maps = _runs(place)
+        voxels = maps * math.prod(place.shape_in) + place.maps_out * math.prod(place.shape_out)
+        return float(self.dtype.itemsize * copies * voxels)
+
+    def milliseconds(self, forward: Callable[[], Tensor], leaves: Sequence[Tensor]) -> float:
+        """Time a forward pass, or forward and backward with respect to `leaves` where training."""
+        if not self.training:
+            with torch.inference_mode():
+                return _median(forward, self.device)
+        outer = torch.ones_like(forward().detach())
+        return _median(lambda: torch.autograd.grad(forward(), leaves, outer, allow_unused=True), self.device)
 
 
-def _forms(place: Place) -> list[int]:
-    """Numbers of fragments a side that the dilation allows."""
+def _forms(place: Place) -> list[Form]:
+    """Forms worth timing: the fragments that the dilation allows, and transforms for large filters."""
     common = math.gcd(place.dilation[1], place.dilation[2])
-    return [parts for parts in range(1, common + 1) if common % parts == 0]
+    forms = [Form(parts) for parts in range(1, common + 1) if common % parts == 0]
+    _, maps = _runs(place)
+    if isinstance(place.layer, Conv):
+        each = 2 * math.prod(place.layer.size) * maps * place.maps_out / (maps + place.maps_out)
+        forms += [Form(1, "fft")] if each > FFT_FROM else []
+    return forms
 
 
 def _runs(place: Place) -> tuple[int, int]:
@@ -164,50 +260,6 @@ def _operations(place: Place) -> float:
         return 0.0
     maps = place.maps_in * place.streams * place.maps_out
     return 2.0 * maps * math.prod(place.layer.size) * math.prod(place.shape_out)
-
-
-def _bytes(place: Place) -> float:
-    copies, maps = _runs(place)
-    return 4.0 * copies * (maps * math.prod(place.shape_in) + place.maps_out * math.prod(place.shape_out))
-
-
-def _input(place: Place, parts: int, device: torch.device) -> Tensor:
-    z, y, x = place.shape_in
-    return fold(torch.randn(1, _runs(place)[1], z * parts**2, -(-y // parts), -(-x // parts), device=device))
-
-
-def _milliseconds(place: Place, parts: int, training: bool, device: torch.device) -> float:
-    """Time one layer in one form, for all streams."""
-    sections, images = _input(place, parts, device), parts**2
-    dilation = (place.dilation[0], place.dilation[1] // parts, place.dilation[2] // parts)
-    layer, (copies, maps) = place.layer, _runs(place)
-    weights: list[Tensor] = []
-    if isinstance(layer, Conv):
-        weights = [
-            torch.randn(layer.maps, maps, *layer.size, device=device),
-            torch.zeros(layer.maps, device=device),
-        ]
-
-    def forward() -> Tensor:
-        if isinstance(layer, Conv):
-            return activate(convolve(sections, images, weights[0], weights[1], dilation), layer.activation)
-        if isinstance(layer, Pool):
-            return max_filter(sections, images, layer.size, dilation, place.step)
-        return dropout(sections, layer.rate, training)
-
-    if not training:
-        with torch.inference_mode():
-            return copies * _median(forward, device)
-    leaves = [one.requires_grad_() for one in (sections, *weights)]
-    outer = torch.ones_like(forward().detach())
-    return copies * _median(lambda: torch.autograd.grad(forward(), leaves, outer, allow_unused=True), device)
-
-
-def _moving(place: Place, before: int, after: int, device: torch.device) -> float:
-    sections = _input(place, before, device)
-    splits = (before,) if before > 1 else ()
-    with torch.inference_mode():
-        return _runs(place)[0] * _median(lambda: fragmented(sections, splits, after, place.shape_in[1:]), device)
 
 
 def _median(call: Callable[[], Any], device: torch.device) -> float:
@@ -225,12 +277,14 @@ def _median(call: Callable[[], Any], device: torch.device) -> float:
     return 1e3 * statistics.median(taken)
 
 
-def peak(device: str = "cpu") -> float:
+def peak(device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
     """Measure the GFLOP/s of a large 3×3 convolution, channels last: what this machine can do at best."""
     place = torch.device(device)
     channels, edge = 64, 256
-    sections = torch.randn(1, channels, edge, edge, device=place).contiguous(memory_format=torch.channels_last)
-    weight = torch.randn(channels, channels, 1, 3, 3, device=place)
+    sections = (
+        torch.randn(1, channels, edge, edge, device=place).to(dtype).contiguous(memory_format=torch.channels_last)
+    )
+    weight = torch.randn(channels, channels, 1, 3, 3, device=place).to(dtype)
     with torch.inference_mode():
         taken = _median(lambda: convolve(sections, 1, weight, None, (1, 1, 1)), place)
     return float(2 * 9 * channels**2 * (edge - 2) ** 2 / taken / 1e6)

@@ -5,10 +5,9 @@ Layers are timed at the shapes of one output patch; what was measured is kept, s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -17,8 +16,9 @@ from neuropil.errors import InputError
 from neuropil.stages import StageResult
 
 if TYPE_CHECKING:
-    from neuropil.networks.tuning import Step
+    from neuropil.networks.tuning import Plan
 
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 EXAMPLES = [
     "neuropil plan --weights runs/demo/model.safetensors --shape 1,256,256",
     "neuropil plan --weights runs/demo/model.safetensors --shape 1,256,256 --training --spacing 8",
@@ -34,39 +34,47 @@ class Config(StageConfig):
     training: bool = Field(False, description="a training step instead of prediction")
     spacing: int = Field(1, gt=0, description="of the voxels learnt from; see train")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    precision: Precision = Field("float32", description="auto, float32, bfloat16 or float16")
 
 
 def run(config: Config) -> StageResult:
     """Plan each network of the model and print its table."""
-    from neuropil.networks import checkpoint, tuning
+    from neuropil.networks import checkpoint, planning, tuning
 
     if min(config.shape) < 1:
         raise InputError(f"shape must be positive; got {config.shape}")
     model = checkpoint.load_model(config.weights)
-    device = str(checkpoint.pick_device(config.device))
-    best = tuning.peak(device)
-    text = [f"peak of 3x3 convolutions here: {best:.0f} GFLOP/s"]
+    device = checkpoint.pick_device(config.device)
+    dtype = planning.dtype_of(model.networks[0].to(device), config.precision)
+    best = tuning.peak(str(device), dtype)
+    text = [f"peak of 3x3 convolutions here, {str(dtype).removeprefix('torch.')}: {best:.0f} GFLOP/s"]
     data: dict[str, Any] = {"peak_gflops": best, "networks": {}}
     for network in model.networks:
-        architecture = network.architecture
-        plan = tuning.tune(architecture, config.shape, training=config.training, spacing=config.spacing, device=device)
-        text += ["", f"{architecture.name}, {'training step' if config.training else 'prediction'} of {config.shape}"]
-        text += _table(plan.steps, best, 3 if config.training else 1)
-        data["networks"][architecture.name] = {
-            "milliseconds": plan.milliseconds,
-            "layers": [asdict(step) for step in plan.steps],
-        }
+        architecture, shape = network.architecture, config.shape
+        plan = tuning.tune(
+            architecture, shape, training=config.training, spacing=config.spacing, device=str(device), dtype=dtype
+        )
+        text += ["", f"{architecture.name}, {'training step' if config.training else 'prediction'} of {shape}"]
+        text += _table(plan, best, 3 if config.training else 1)
+        data["networks"][architecture.name] = asdict(plan)
+        if not config.training:
+            memory = planning.peak_memory(architecture, shape, dtype.itemsize, plan.forms)
+            text.append(f"memory of activations at the peak: {memory / 1e6:.0f} MB")
+            data["networks"][architecture.name]["bytes"] = memory
     return StageResult("\n".join(text), data)
 
 
-def _table(steps: Sequence[Step], best: float, passes: int) -> list[str]:
+def _table(plan: Plan, best: float, passes: int) -> list[str]:
     """One line a layer; a training step does each convolution three times."""
     lines = [f"{'layer':10} {'form':14} {'ms':>8} {'GFLOP/s':>8} {'% of peak':>9} {'MB':>8}"]
-    for step in steps:
-        form = "whole" if step.fragments == 1 else f"{step.fragments}x{step.fragments} fragments"
+    for step in plan.steps:
+        parts = step.form.fragments
+        form = "whole" if parts == 1 else f"{parts}x{parts} fragments"
+        form = "transforms" if step.form.method == "fft" else form
         rate = passes * step.operations / step.milliseconds / 1e6 if step.operations else 0.0
         share = f"{rate:8.0f} {100 * rate / best:9.0f}" if rate else f"{'-':>8} {'-':>9}"
         lines.append(f"{step.name:10} {form:14} {step.milliseconds:8.2f} {share} {step.bytes / 1e6:8.1f}")
-    whole = sum(step.whole for step in steps)
-    total = sum(step.milliseconds for step in steps)
-    return [*lines, f"{'in all':10} {'':14} {total:8.2f}; all layers whole: {whole:.2f} ms"]
+    operations = passes * sum(step.operations for step in plan.steps)
+    rate = operations / plan.milliseconds / 1e6
+    lines.append(f"{'in all':10} {'':14} {plan.milliseconds:8.2f} {rate:8.0f} {100 * rate / best:9.0f}")
+    return [*lines, f"all layers in the default form: {plan.default:.2f} ms"]

@@ -7,6 +7,7 @@ same command continues.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import time
@@ -20,10 +21,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from neuropil.blockwise import Ledger, run_blocks
-from neuropil.config import Sections, StageConfig, dump
+from neuropil.config import Sections, StageConfig, Triple, dump
 from neuropil.errors import InputError, NeuropilError
 from neuropil.files import write_json
 from neuropil.geometry import Box, grid
+from neuropil.progress import duration
 from neuropil.stages import StageResult
 from neuropil.stages.common import (
     ComputedVolume,
@@ -54,7 +56,10 @@ class Config(StageConfig):
     input: str = Field(description="URI of the image volume")
     output: str = Field(description="URI of the boundary map to write")
     sections: Sections | None = Field(None, description="only these sections, START:STOP")
-    max_memory: float = Field(1.0, gt=0, description="GB that network activations may take")
+    max_memory: float | None = Field(
+        None, gt=0, description="GB that the process may take; default: 80 % of what is free"
+    )
+    tile: Triple | None = Field(None, description="output voxels of a pass, z,y,x; default: the fastest that fits")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("float32", description="of the network")
     augment: bool = Field(False, description="average over the 8 flips and rotations of a section")
@@ -74,12 +79,12 @@ def run(config: Config) -> StageResult:
         plan = _plan(config, model, volume)
         # What decides the result; weights or an image that changed make another run.
         parameters = dump(config) | {"weights": fingerprint(config.weights), "values of the image": plan.image}
-        for free in ("overwrite", "fresh", "device", "max_memory", "output", "dtype"):
+        for free in ("overwrite", "fresh", "device", "max_memory", "tile", "output", "dtype"):
             parameters.pop(free)
         ledger = Ledger(sidecar(config.output, "unfinished"), parameters, fresh=config.fresh)
         try:
-            result = _predict_chain(config, model, volume, plan, ledger)
-            _write(config, result, placed(volume, plan.box))
+            maps = _predict_chain(config, model, volume, plan, ledger)
+            _write(config, maps, plan.box.shape, placed(volume, plan.box))
         except (NeuropilError, OSError):
             if not ledger.done:  # nothing to continue from
                 ledger.remove()
@@ -94,7 +99,6 @@ def run(config: Config) -> StageResult:
         "seconds": round(seconds, 2),
     }
     write_json(sidecar(config.output, "json"), record)
-    del result
     ledger.remove()
     shape = plan.box.shape
     rate = plan.box.size / seconds / 1e3
@@ -104,12 +108,11 @@ def run(config: Config) -> StageResult:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is settled before any work: the part, its sections' statistics and their hash, a tile per network."""
+    """What is settled before any work: the part, its sections' statistics and their hash, and where it runs."""
 
     box: Box
     statistics: Any
     image: str
-    tiles: tuple[tuple[int, int, int], ...]
     device: Any
 
 
@@ -120,7 +123,7 @@ def _plan(config: Config, model: Any, volume: Volume) -> _Plan:
     ------
     InputError : no image, smaller than the field of view, NaN, too little memory, weights that are not a whole model
     """
-    from neuropil.networks import inference
+    from neuropil.networks import inference, planning
     from neuropil.networks.checkpoint import pick_device
     from neuropil.networks.sampling import SectionStatistics
 
@@ -133,17 +136,51 @@ def _plan(config: Config, model: Any, volume: Volume) -> _Plan:
         )
     for net in networks:
         inference.check_extent(net, box.shape)
-    tiles = tuple(inference.choose_tile(net, box.shape, config.max_memory * 1e9) for net in networks)
+    if config.tile is not None and min(config.tile) < 1:
+        raise InputError(f"tile must be positive; got {config.tile}")
+    device = pick_device(config.device)
+    for network in model.networks:
+        planning.dtype_of(network.to(device), config.precision)
     trained, size = model.card.get("voxel_size"), volume.metadata.voxel_size
     if trained and size and not np.allclose(trained, size, rtol=0.2):
         log.warning("the model was trained at %s nm; %s has %s nm (z, y, x)", tuple(trained), volume.uri, size)
     with finite(volume.uri):
         statistics = SectionStatistics.of(lambda z: volume.read(_section(box, z))[0], box.shape[0])
     measured = statistics.mean.tobytes() + statistics.deviation.tobytes()
-    return _Plan(box, statistics, hashlib.sha256(measured).hexdigest(), tiles, pick_device(config.device))
+    return _Plan(box, statistics, hashlib.sha256(measured).hexdigest(), device)
 
 
-def _predict_chain(config: Config, model: Any, volume: Volume, plan: _Plan, ledger: Ledger) -> NDArray[np.float32]:
+def _tiles(config: Config, model: Any, plan: _Plan, folder: Path) -> list[Any]:
+    """Plan each network's tiles; those of unfinished work stay, so that its blocks and their rounding do.
+
+    Raises
+    ------
+    InputError : too little memory for the smallest tile
+    """
+    from neuropil.networks.planning import TilePlan, device_memory, plan_tiles
+
+    path, place = folder / "tiles.json", f"{plan.device} {config.precision} {config.tile}"
+    if path.exists():
+        kept = json.loads(path.read_text())
+        if kept["place"] == place:
+            return [TilePlan.from_dict(one) for one in kept["plans"]]
+    most = config.max_memory * 1e9 if config.max_memory else None
+    passes, plans = 8 if config.augment else 1, []
+    for network in model.networks:
+        one = plan_tiles(
+            network, plan.box.shape, device_memory(plan.device, most),
+            precision=config.precision, passes=passes, tile=config.tile,
+        )  # fmt: skip
+        log.info(
+            "%s: %d tiles of %s on %s, about %s, activations of %.2f GB",
+            network.architecture.name, one.blocks, one.tile, plan.device, duration(one.seconds), one.memory / 1e9,
+        )  # fmt: skip
+        plans.append(one)
+    write_json(path, {"place": place, "plans": [one.to_dict() for one in plans]})
+    return plans
+
+
+def _predict_chain(config: Config, model: Any, volume: Volume, plan: _Plan, ledger: Ledger) -> Path:
     """Run the networks in turn; each writes its map into a file of the ledger's folder, and the next reads it."""
     from neuropil.networks import inference
 
@@ -153,33 +190,35 @@ def _predict_chain(config: Config, model: Any, volume: Volume, plan: _Plan, ledg
         return np.asarray(plan.statistics.apply(volume.read(part.shift(box.start)), part.slices[0]))
 
     sources: list[inference.Source] = [image]
-    for index, (network, tile) in enumerate(zip(model.networks, plan.tiles)):
+    for index, (network, tiles) in enumerate(zip(model.networks, _tiles(config, model, plan, ledger.folder))):
         name = f"{index + 1}-{network.architecture.name}"
         maps = _scratch(ledger, name, shape)
-        network.to(plan.device)
-
-        def task(part: Box, network: Any = network, maps: Any = maps, inputs: Any = tuple(sources)) -> None:
-            maps[part.slices] = inference.predict_box(
-                network, inputs, shape, part, precision=config.precision, augment=config.augment
-            )
-            maps.flush()
-
-        run_blocks(ledger, name, list(grid(Box.of_shape(shape), tile)), task)
+        read = partial(inference.read_halo, network.architecture, tuple(sources), shape)
+        forms, precision = tiles.forms, config.precision
+        with inference.Predictor(network, precision=precision, augment=config.augment, forms=forms) as predictor:
+            run_blocks(ledger, name, list(grid(Box.of_shape(shape), tiles.tile)), read, predictor, partial(_put, maps))
         sources = [image, partial(_cut, maps)]
-    result: NDArray[np.float32] = maps
-    return result
+    return maps
 
 
-def _cut(maps: NDArray[np.float32], part: Box) -> NDArray[np.float32]:
-    return np.asarray(maps[part.slices])
+def _cut(maps: Path, part: Box) -> NDArray[np.float32]:
+    return np.array(np.load(maps, mmap_mode="r")[part.slices])
+
+
+def _put(maps: Path, part: Box, made: NDArray[np.float32]) -> None:
+    """Store one box; the file is mapped only meanwhile, so that what was written does not stay in memory."""
+    with storage_errors(str(maps), "write"):
+        file = np.load(maps, mmap_mode="r+")
+        file[part.slices] = made
+        file.flush()
 
 
 def _section(box: Box, z: int) -> Box:
     return Box((box.start[0] + z, *box.start[1:]), (box.start[0] + z + 1, *box.stop[1:]))
 
 
-def _scratch(ledger: Ledger, name: str, shape: tuple[int, ...]) -> Any:
-    """Open the float32 file that holds one network's map while the run lasts.
+def _scratch(ledger: Ledger, name: str, shape: tuple[int, ...]) -> Path:
+    """Make sure of the float32 file that holds one network's map while the run lasts.
 
     A new one is written full of zeros: writing into a mapped hole of the file would kill the process on a full disk.
     """
@@ -193,16 +232,16 @@ def _scratch(ledger: Ledger, name: str, shape: tuple[int, ...]) -> Any:
             for _ in range(shape[0]):
                 file.write(bytes(4 * shape[1] * shape[2]))
         os.replace(part, path)
-    return np.load(path, mmap_mode="r+")
+    return path
 
 
-def _write(config: Config, result: NDArray[np.float32], place: dict[str, Any]) -> None:
+def _write(config: Config, maps: Path, shape: tuple[int, ...], place: dict[str, Any]) -> None:
     """Copy the finished map into the output, a block at a time."""
 
     def stored(part: Box) -> NDArray[Any]:
-        values = np.asarray(result[part.slices])
+        values = _cut(maps, part)
         return np.rint(values * 255).astype(np.uint8) if config.dtype == "uint8" else values
 
-    source = ComputedVolume(result.shape, config.dtype, stored)
+    source = ComputedVolume(shape, config.dtype, stored)
     scale = 1 / 255 if config.dtype == "uint8" else None
     write_volume(config.output, source, kind="boundary", place=place, overwrite=config.overwrite, scale=scale)

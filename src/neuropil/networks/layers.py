@@ -1,0 +1,274 @@
+"""The layers of a dense network on folded sections: convolution with sparse filters, max-filter, activation, dropout.
+
+On a CPU a convolution and its ReLU are one pass. Without gradients the max-filter is a maximum of shifted views, one
+axis at a time; with them a compiled loop remembers which voxel won, so that its backward pass is one pass too. The
+library has fast gradients of dilated filters for AVX-512 alone; elsewhere a weight gradient is taken over fragments.
+`benchmarks/engine/run.py` measures each choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from neuropil._kernels import max_filter as kernels
+from neuropil._kernels.relu import relu_backward
+from neuropil.networks.architecture import Activation, Size
+from neuropil.networks.fft import convolve_fft
+from neuropil.networks.layout import fold, refold, split, unfold
+
+Method = Literal["direct", "fft"]
+TANH_GAIN, TANH_SLOPE = 1.7159, 0.6666  # LeCun's scaled tanh, as in ZNN
+BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
+LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+ROWS_APART = 2**18  # bytes that are worth a thread of their own
+
+
+def convolve(
+    sections: Tensor,
+    n: int,
+    weight: Tensor,
+    bias: Tensor | None,
+    dilation: Size,
+    activation: Activation = "linear",
+    method: Method = "direct",
+) -> Tensor:
+    """Valid cross-correlation with a dilated filter, and the activation.
+
+    Parameters
+    ----------
+    sections : (n·z, in, y, x)
+    weight : (out, in, kz, ky, kx)
+    bias : (out,) or None
+    dilation : z, y, x
+    activation : of the result
+    method : direct, or by Fourier transforms
+
+    Returns
+    -------
+    (n·(z - (kz-1)·dz), out, y - (ky-1)·dy, x - (kx-1)·dx)
+    """
+    if method == "fft":
+        return activate(fold(convolve_fft(unfold(sections, n), weight, bias, dilation)), activation)
+    flat = weight.shape[2] == 1
+    image = sections if flat else unfold(sections, n)
+    filters = weight[:, :, 0] if flat else weight
+    filters, gaps = filters.contiguous(memory_format=LAST[image.dim()]), dilation[1:] if flat else dilation
+    learning = torch.is_grad_enabled() and (weight.requires_grad or sections.requires_grad)
+    if sections.device.type != "cpu" or sections.dtype not in BITS:
+        run = functional.conv2d if flat else functional.conv3d
+        out = activate(run(image, filters, bias, dilation=gaps), activation)
+    elif learning:
+        out = _Convolution.apply(image, filters, bias, gaps, activation == "relu")  # type: ignore[no-untyped-call]
+        out = activate(out, activation) if activation == "tanh" else out
+    else:
+        out = _fused(image, filters, bias, gaps, activation)
+    return out if flat else refold(out)
+
+
+def max_filter(sections: Tensor, n: int, size: Size, dilation: Size, step: int = 1) -> Tensor:
+    """Maximum over a window of `size` voxels (z, y, x), `dilation` apart, at every position that fits.
+
+    With a `step`, at every step-th position along y and x (max-pooling); their dilation must then be 1.
+    """
+    compiled = sections.device.type == "cpu" and sections.dtype in BITS
+    if compiled and sections.requires_grad and torch.is_grad_enabled():
+        out: Tensor = _MaxFilter.apply(sections, n, size, dilation, step)  # type: ignore[no-untyped-call]
+        return out
+    if step > 1 or (sections.device.type != "cpu" and size[1] * size[2] > 1):
+        sections = functional.max_pool2d(sections, size[1:], step, dilation=dilation[1:])
+        size = (size[0], 1, 1)
+    for axis in (2, 1, 0):
+        for _ in range(size[axis] - 1):
+            gap = dilation[axis]
+            sections = torch.maximum(_shifted(sections, n, axis, 0, gap), _shifted(sections, n, axis, gap, gap))
+    return sections
+
+
+def activate(sections: Tensor, kind: Activation) -> Tensor:
+    """Apply the activation; in place where no gradient is asked for."""
+    if kind == "linear":
+        return sections
+    if kind == "tanh":
+        return TANH_GAIN * torch.tanh(TANH_SLOPE * sections)
+    return functional.relu(sections, inplace=True)
+
+
+def dropout(sections: Tensor, rate: float, training: bool) -> Tensor:
+    """Inverted dropout; on the CPU its mask costs one random byte a voxel (the rate is rounded to 1/256)."""
+    if not training or sections.device.type != "cpu":
+        return functional.dropout(sections, rate, training)
+    words = torch.empty((sections.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+    random = words.view(torch.uint8)[: sections.numel()]
+    drawn = random.view(*(sections.shape[i] for i in (0, 2, 3, 1))).permute(0, 3, 1, 2)  # channels last
+    return sections * (drawn >= round(rate * 256)).to(sections.dtype).mul_(1 / (1 - rate))
+
+
+def _fused(
+    image: Tensor, filters: Tensor, bias: Tensor | None, gaps: tuple[int, ...], activation: Activation
+) -> Tensor:
+    """Convolve and activate in one pass where the library can."""
+    if activation != "relu" or not _library_fuses():
+        run = functional.conv2d if image.dim() == 4 else functional.conv3d
+        return activate(run(image, filters, bias, dilation=gaps), activation)
+    zero, one = [0] * len(gaps), [1] * len(gaps)
+    out: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        image, filters, bias, zero, one, list(gaps), 1, "relu", [], ""
+    )
+    return out
+
+
+@cache
+def _library_fuses() -> bool:
+    """Whether this build of torch has oneDNN's convolution with ReLU, which its own compiler uses."""
+    try:
+        one = torch.ones(1, 1, 1, 1)
+        return (
+            float(torch.ops.mkldnn._convolution_pointwise(-one, one, None, [0, 0], [1, 1], [1, 1], 1, "relu", [], ""))
+            == 0
+        )
+    except (AttributeError, RuntimeError):
+        return False
+
+
+@cache
+def _gradient_over_fragments() -> bool:
+    return not torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
+class _Convolution(torch.autograd.Function):
+    """Convolution, and ReLU if asked for, of images (n, c, y, x) or volumes (n, c, z, y, x) with channels last."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, image: Tensor, filters: Tensor, bias: Tensor | None, gaps: tuple[int, ...], relu: bool
+    ) -> Tensor:
+        out = _fused(image, filters, bias, gaps, "relu" if relu else "linear")
+        ctx.save_for_backward(image, filters, *([out] if relu else []))
+        ctx.gaps, ctx.biased = gaps, bias is not None
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (image, filters, *made), gaps = ctx.saved_tensors, ctx.gaps
+        gradient = gradients[0].contiguous(memory_format=LAST[image.dim()])
+        to_image = to_filters = None
+        if made:
+            gradient, to_bias = _relu_backward(gradient, made[0])
+        else:
+            to_bias = gradient.sum((0, *range(2, gradient.dim())))
+        if ctx.needs_input_grad[0]:
+            to_image = _gradient(gradient, image, filters, gaps, 0)
+        if ctx.needs_input_grad[1]:
+            step = gaps[-1]
+            if step == gaps[-2] > 1 and _gradient_over_fragments():
+                gradient, image = _split(gradient, step), _split(image, step)  # their zeros add nothing
+                gaps = (*gaps[:-2], 1, 1)
+            to_filters = _filter_gradient(gradient, image, filters, gaps)
+        return to_image, to_filters, to_bias if ctx.biased else None, None, None
+
+
+def _gradient(gradient: Tensor, image: Tensor, filters: Tensor, gaps: tuple[int, ...], which: int) -> Tensor:
+    """Gradient of the image (0) or of the filters (1)."""
+    zero, one = [0] * len(gaps), [1] * len(gaps)
+    result: Tensor = torch.ops.aten.convolution_backward(
+        gradient, image, filters, None, one, zero, list(gaps), False, zero, 1, [which == 0, which == 1, False]
+    )[which]
+    return result
+
+
+def _filter_gradient(gradient: Tensor, image: Tensor, filters: Tensor, gaps: tuple[int, ...]) -> Tensor:
+    """Of volumes, section by section of the filter: oneDNN's own bfloat16 gradient of these can hang (torch 2.13)."""
+    if image.dim() == 4:
+        return _gradient(gradient, image, filters, gaps, 1)
+    sections, depth = refold(gradient), gradient.shape[2]
+    taps = [
+        _gradient(sections, _sections(image, k * gaps[0], depth), filters[:, :, k], gaps[1:], 1)
+        for k in range(filters.shape[2])
+    ]
+    return torch.stack(taps, 2)
+
+
+def _sections(volume: Tensor, start: int, depth: int) -> Tensor:
+    return refold(volume.narrow(2, start, depth)).contiguous(memory_format=torch.channels_last)
+
+
+def _split(image: Tensor, step: int) -> Tensor:
+    return split(image, step) if image.dim() == 4 else unfold(split(refold(image), step), len(image) * step**2)
+
+
+class _MaxFilter(torch.autograd.Function):
+    """The max-filter of folded sections; a tie goes to the first voxel of the window."""
+
+    @staticmethod
+    def forward(ctx: Any, sections: Tensor, n: int, size: Size, dilation: Size, step: int) -> Tensor:
+        deep, (high, wide) = len(sections) // n, sections.shape[2:]
+        z, y, x = (e - (k - 1) * gap for e, k, gap in zip((deep, high, wide), size, dilation))
+        shape = (n, z, -(-y // step), -(-x // step), sections.shape[1])
+        best = torch.empty(shape, dtype=sections.dtype)
+        winner = np.empty(shape, np.uint8)
+        given, bits = _bits(sections, n), best.view(BITS[best.dtype]).numpy()
+        _by_rows(
+            kernels.max_filter, z * shape[2] * n, bits.nbytes,
+            given, size, dilation, step, bits.itemsize == 2, bits, winner,
+        )  # fmt: skip
+        ctx.winner, ctx.window, ctx.n, ctx.shape = winner, (size, dilation, step), n, given.shape
+        return refold(best.permute(0, 4, 1, 2, 3))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        gradient = gradients[0].contiguous(memory_format=torch.channels_last)
+        total = torch.empty(ctx.shape, dtype=gradient.dtype)
+        out = total.view(BITS[total.dtype]).numpy()
+        _by_rows(
+            kernels.max_filter_backward, ctx.shape[0] * ctx.shape[1] * ctx.shape[2], out.nbytes,
+            _bits(gradient, ctx.n), ctx.winner, *ctx.window, out.itemsize == 2, out,
+        )  # fmt: skip
+        return refold(total.permute(0, 4, 1, 2, 3)), None, None, None, None
+
+
+def _relu_backward(gradient: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradient where ReLU made something, and its sum over all but the maps."""
+    result = torch.empty_like(gradient)
+    flat = [one.movedim(1, -1).flatten(0, -2).view(BITS[one.dtype]).numpy() for one in (gradient, made, result)]
+    half = flat[0].itemsize == 2
+    sums = _by_rows(relu_backward, len(flat[0]), flat[0].nbytes, *flat[:2], flat[0].dtype.type(0), half, flat[2])
+    return result, torch.from_numpy(np.sum(sums, 0)).to(gradient.dtype)
+
+
+def _bits(sections: Tensor, n: int) -> NDArray[Any]:
+    """View folded sections as integers (n, z, y, x, c)."""
+    volume = unfold(sections.detach(), n).permute(0, 2, 3, 4, 1)
+    return volume.contiguous().view(BITS[sections.dtype]).numpy()
+
+
+def _by_rows(kernel: Callable[..., Any], rows: int, size: int, *arguments: Any) -> list[Any]:
+    """Call a kernel on parts of its rows, one a thread; return what the calls return."""
+    threads = max(1, min(torch.get_num_threads(), rows, size // ROWS_APART))
+    edges = [rows * i // threads for i in range(threads + 1)]
+    waiting = [_pool().submit(kernel, *arguments, a, b) for a, b in pairwise(edges[1:])]
+    return [kernel(*arguments, edges[0], edges[1]), *(one.result() for one in waiting)]
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(1, torch.get_num_threads() - 1), "neuropil-layers")
+
+
+def _shifted(sections: Tensor, n: int, axis: int, start: int, spare: int) -> Tensor:
+    """View `sections` from `start` on, shortened by `spare`, along z (0), y (1) or x (2)."""
+    if axis:
+        return sections.narrow(axis + 1, start, sections.shape[axis + 1] - spare)
+    if n == 1:
+        return sections.narrow(0, start, sections.shape[0] - spare)
+    deep: Tensor = sections.unflatten(0, (n, -1))  # type: ignore[no-untyped-call]
+    return deep.narrow(1, start, deep.shape[1] - spare).flatten(0, 1)
