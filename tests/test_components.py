@@ -36,6 +36,17 @@ def test_components_equal_scipy(mask, connectivity):
     np.testing.assert_array_equal(result, expected)
 
 
+@pytest.mark.parametrize("connectivity", [4, 8, 6, 18, 26])
+def test_a_single_voxel_of_any_small_mask_is_one_piece(connectivity):
+    """In cc3d 4.1.1, booleans of shape (4, 3) with 8 neighbours give two."""
+    for shape in np.ndindex(2, 6, 6):
+        for place in np.ndindex(*(n + 1 for n in shape)):
+            mask = np.zeros([n + 1 for n in shape], bool)
+            mask[place] = True
+            result = connected_components(mask, per_section=connectivity in (4, 8), connectivity=connectivity)
+            assert np.array_equal(result, mask)
+
+
 @quick
 @given(maps, st.sampled_from([0.0, 0.25, 0.3, 0.5, 1.0]), st.booleans())
 def test_interior_is_what_lies_below_the_threshold(boundary, threshold, per_section):

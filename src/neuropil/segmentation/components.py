@@ -175,6 +175,8 @@ def _components(array: NDArray[np.generic], per_section: bool, connectivity: Con
     out = np.zeros(array.shape, np.uint64)
     if array.size == 0:
         return out
+    if array.dtype == np.bool_:
+        array = array.view(np.uint8)  # of booleans cc3d 4.1 labels a voxel too many in some shapes
     n = 0
     for part, labels in zip(array, out) if per_section else ((array, out),):
         pieces, count = cc3d.connected_components(_writeable(part), connectivity=neighbours, return_N=True)
