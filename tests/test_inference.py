@@ -70,4 +70,5 @@ def test_half_precision_is_near_and_says_where_it_is_slow(monkeypatch, caplog, p
     monkeypatch.setattr(machine, "has_bfloat16", lambda: False)
     near = inference.Predictor(NETWORK, precision=precision)(inputs)
     assert 0 < np.abs(near - exact).max() < 0.05
+    planning.warn_if_slow(torch.device("cpu"), precision)
     assert f"does not compute in {precision}: right, but many times slower" in caplog.text

@@ -52,7 +52,8 @@ print(kept - machine.resident())
 
 
 def test_threads_are_quieted_only_before_torch_is_there(monkeypatch):
-    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "")  # so that it is put back
+    monkeypatch.delenv("GOMP_SPINCOUNT")
     monkeypatch.setitem(sys.modules, "torch", None)
     machine.quiet_threads()
     assert "GOMP_SPINCOUNT" not in machine.os.environ

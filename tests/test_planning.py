@@ -25,7 +25,7 @@ def test_the_tile_grows_with_memory_and_keeps_the_limit(net):
     for limit in (2e8, 6e8, 3e9):
         tile = planning.choose_tile(net, shape, limit)
         assert planning.peak_memory(net, tile) <= limit
-        work.append(planning.operations(net, tile) / np.prod(tile))
+        work.append(planning.cost(net, tile) / np.prod(tile))
     assert work == sorted(work, reverse=True)
     with pytest.raises(InputError, match=r"max_memory is too small for '.*': its smallest tile needs"):
         planning.choose_tile(net, shape, 1e5)
@@ -100,7 +100,7 @@ def test_forms_are_looked_for_where_the_run_is_long_and_only_there(monkeypatch):
 
     def tune(architecture, patch, **options):
         asked.append(patch)
-        steps = [tuning.Step(place.name, Form(), 1.0, 1.0, 0.0, 0.0) for place in architecture.places(patch)]
+        steps = [tuning.Step(place.name, Form(), 1.0, 0.0, 0.0) for place in architecture.places(patch)]
         return tuning.Plan(tuple(steps), 1.0, 2.0)
 
     monkeypatch.setattr(planning, "tune", tune)

@@ -93,8 +93,8 @@ def test_what_was_measured_is_kept(monkeypatch):
 def test_operations_are_those_of_the_minimal_algorithm():
     places = VD2D.places((1, 10, 20))
     assert math.prod(places[-1].shape_out) == 200
-    assert tuning._operations(places[-1]) == 2 * 200 * 2 * 200
-    assert tuning._operations(places[0]) == 2 * 24 * 9 * (10 + 106) * (20 + 106)
+    assert places[-1].operations == 2 * 200 * 2 * 200
+    assert places[0].operations == 2 * 24 * 9 * (10 + 106) * (20 + 106)
     assert VD2D.places((1, 33, 17), 16)[-1].shape_out == (1, 3, 2)
     assert 0 < tuning.peak() < 1e6
 
@@ -103,7 +103,7 @@ def test_a_join_is_one_convolution_on_both_streams():
     first, join = VD2D3D.places((1, 10, 20))[0], VD2D3D.places((1, 10, 20))[2]
     assert (first.streams, first.joined, join.streams, join.joined) == (2, False, 2, True)
     voxels = math.prod(join.shape_out)
-    assert tuning._operations(join) == 2 * 48 * 24 * 4 * voxels
+    assert join.operations == 2 * 48 * 24 * 4 * voxels
     run = tuning._Run(VD2D3D, (1, 10, 20), False, 1, torch.device("cpu"), torch.bfloat16)
     assert run.bytes(join) == 2 * (48 * math.prod(join.shape_in) + 24 * voxels)
 

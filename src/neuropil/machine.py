@@ -1,9 +1,8 @@
 """What a process that runs networks asks of its machine: quiet threads, memory that is kept, how much there is.
 
 Large arrays come and go with every layer. The C library gives each back to the system and gets it anew, page by page,
-which costs a fifth to a third of a training step or of a pass over a large tile; `keep_memory` has it keep them.
-Threads of torch that have nothing to do spin for a while, in the way of the compiled kernels' threads; `quiet_threads`
-shortens that.
+which costs much of a training step and of a pass over a large tile; `keep_memory` has it keep them. Threads of torch
+that have nothing to do spin for a while, in the way of the compiled kernels' threads; `quiet_threads` shortens that.
 """
 
 from __future__ import annotations
@@ -13,7 +12,10 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+"""Of activations; "auto" is bfloat16 on a GPU, float32 elsewhere."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of mallopt, see malloc.h
 _SPINS = "20000"  # about 50 microseconds
 
@@ -71,9 +73,7 @@ def _container_limits(
     except OSError:
         return []
     for _, controllers, path in lines:
-        names = (
-            ("memory.max", "memory.current") if not controllers else ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        )
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
         if controllers and "memory" not in controllers.split(","):
             continue
         base = root / "memory" if controllers else root

@@ -89,6 +89,14 @@ class Place:
         """Name of the layer; "dropout" where it has none."""
         return "dropout" if isinstance(self.layer, Dropout) else self.layer.name
 
+    @property
+    def operations(self) -> float:
+        """Floating-point operations of a convolution, all streams: 2 per multiplication, each voxel made once."""
+        if not isinstance(self.layer, Conv):
+            return 0.0
+        maps = self.maps_in * self.streams * self.maps_out
+        return 2.0 * maps * math.prod(self.layer.size) * math.prod(self.shape_out)
+
 
 @dataclass(frozen=True)
 class Architecture:

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from neuropil.networks.architecture import Size
 
-TILE_OF_FILTER = 2  # a tile is at most about so many filters wide: measured best of 2, 3, 4 and 6
+TILE_OF_FILTER = 2  # a tile is at most about so many filters wide: spectra of wider ones outgrow the caches
 
 
 def convolve_fft(volume: Tensor, weight: Tensor, bias: Tensor | None, dilation: Size) -> Tensor:
@@ -47,11 +47,9 @@ def convolve_fft(volume: Tensor, weight: Tensor, bias: Tensor | None, dilation: 
     parts = functional.pad(volume.to(dtype), spare)
     for axis, (gap, size, wide) in enumerate(zip(dilation, tile, transform)):
         # (..., e, ...) -> (..., gap offsets, tiles, wide, ...)
-        shape = parts.shape
-        split = parts.reshape(*shape[: 2 + 3 * axis], -1, gap, *shape[3 + 3 * axis :]).movedim(
-            3 + 3 * axis, 2 + 3 * axis
-        )
-        parts = split.unfold(3 + 3 * axis, wide, size).movedim(-1, 4 + 3 * axis)
+        at = 2 + 3 * axis
+        split = parts.reshape(*parts.shape[:at], -1, gap, *parts.shape[at + 1 :]).movedim(at + 1, at)
+        parts = split.unfold(at + 1, wide, size).movedim(-1, at + 2)
     # n, in, (offset, tile, wide) of z, y, x -> images, in, z, y, x
     images = parts.permute(0, 2, 3, 5, 6, 8, 9, 1, 4, 7, 10).reshape(-1, fan, *transform)
     spectra = torch.fft.rfftn(images, dim=(2, 3, 4))
@@ -69,7 +67,7 @@ def convolve_fft(volume: Tensor, weight: Tensor, bias: Tensor | None, dilation: 
 def _multiply(spectra: Tensor, filters: Tensor) -> Tensor:
     """Sum over maps for each frequency: (images, in, f) and (out, in, f) to (images, out, f).
 
-    As a product of real matrices, with real and imaginary part side by side: the library's complex one is slower.
+    As a product of real matrices, with real and imaginary part side by side: torch multiplies complex ones one by one.
     """
     real, imaginary = filters.real.permute(2, 1, 0), filters.imag.permute(2, 1, 0)
     upper, lower = torch.stack([real, imaginary], -1), torch.stack([-imaginary, real], -1)  # f, in, out, 2

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from neuropil.errors import InputError
 from neuropil.geometry import Box, grid
-from neuropil.machine import keep_memory, release
+from neuropil.machine import Precision, keep_memory, release
 from neuropil.networks.architecture import Architecture
 from neuropil.networks.network import DenseNetwork, Form
-from neuropil.networks.planning import Precision, choose_tile, dtype_of
+from neuropil.networks.planning import choose_tile, dtype_of
 
 Source = Callable[[Box], NDArray[np.float32]]
 """Reads a box (z, y, x) that lies inside the volume, as the network wants it (standardised)."""

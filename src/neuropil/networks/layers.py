@@ -131,11 +131,8 @@ def _fused(
 def _library_fuses() -> bool:
     """Whether this build of torch has oneDNN's convolution with ReLU, which its own compiler uses."""
     try:
-        one = torch.ones(1, 1, 1, 1)
-        return (
-            float(torch.ops.mkldnn._convolution_pointwise(-one, one, None, [0, 0], [1, 1], [1, 1], 1, "relu", [], ""))
-            == 0
-        )
+        one, fused = torch.ones(1, 1, 1, 1), torch.ops.mkldnn._convolution_pointwise
+        return float(fused(-one, one, None, [0, 0], [1, 1], [1, 1], 1, "relu", [], "")) == 0
     except (AttributeError, RuntimeError):
         return False
 

@@ -2,7 +2,7 @@
 
 A tile is a valid pass over its box and the field of view around it, so large tiles waste least on the margin (ZNNi).
 Memory is not estimated from the layers' sizes alone: the allocator is imitated, which keeps what is freed and fills the
-smallest hole that is large enough. `benchmarks/engine/run.py` prints what it predicts beside what was measured.
+smallest hole that is large enough. `benchmarks/engine/run.py --slab` prints what is foreseen beside what was measured.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from math import ceil, prod
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from neuropil import machine
 from neuropil.errors import InputError
-from neuropil.networks.architecture import Architecture, Conv, Dropout, Pool, Size
+from neuropil.machine import Precision
+from neuropil.networks.architecture import Architecture, Dropout, Pool, Size
 from neuropil.networks.network import DenseNetwork, Form
-from neuropil.networks.tuning import Plan, tune
+from neuropil.networks.tuning import tune
 
 log = logging.getLogger("neuropil")
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
 TILE_EDGES = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 TILE_DEPTHS = (1, 2, 4, 8, 16)
 NEAR_BEST = 1.1  # of tiles that cost about the same, the one that needs least memory: its pages are soon reused
 TRAFFIC = 50  # a voxel read or written costs as much as so many multiplications
-UNSEEN, APART = 1.4, 30e6  # what holes and the library's buffers add to what is foreseen: measured 0.94 to 1.35
+UNSEEN, APART = 1.4, 30e6  # what holes and the library's buffers may add to what is foreseen: a factor and bytes
 TUNING = 50  # passes, or training steps, that finding the fastest forms takes about as long as
 WARM_UP = 4  # passes until memory is in its final order
 SHARE = 0.8  # of the free memory
@@ -86,6 +86,10 @@ def plan_tiles(
     passes : over each tile (8 with augmentation)
     tile : instead of the best one
 
+    Returns
+    -------
+    the plan; its time is scaled from a pass over a small tile
+
     Raises
     ------
     InputError : even the smallest tile needs more memory
@@ -97,11 +101,10 @@ def plan_tiles(
     sample = _sample(chosen)
     _pass(network, sample, dtype, ())
     taken = _pass(network, sample, dtype, ())
-    cost = operations(architecture, chosen) / operations(architecture, sample)
-    seconds = passes * blocks * taken * cost
+    seconds = passes * blocks * taken * cost(architecture, chosen) / cost(architecture, sample)
     forms: tuple[Form, ...] = ()
     if TRYING_SHARE * blocks * passes >= TUNING:
-        plan: Plan = tune(architecture, chosen, device=str(device), dtype=dtype)
+        plan = tune(architecture, chosen, device=str(device), dtype=dtype)
         if peak_memory(architecture, chosen, dtype.itemsize, plan.forms) <= max_memory:
             forms = plan.forms
             seconds *= plan.milliseconds / plan.default
@@ -114,7 +117,20 @@ def plan_tiles(
 def forms_for_training(
     network: DenseNetwork, patch: Size, spacing: int, dtype: torch.dtype, updates: int
 ) -> tuple[Form, ...]:
-    """Find the fastest forms for `updates` training steps; the default ones where that would not be repaid."""
+    """Find the fastest forms of training steps; the default ones where that would not be repaid.
+
+    Parameters
+    ----------
+    network : on the device to use
+    patch : output voxels z, y, x
+    spacing : of the labelled voxels; see `DenseNetwork.forward`
+    dtype : of the activations
+    updates : how many steps there will be
+
+    Returns
+    -------
+    one per layer; empty = the default
+    """
     if TRYING_SHARE * updates < TUNING:
         return ()
     device = str(next(network.parameters()).device)
@@ -136,13 +152,16 @@ def measured_memory(network: DenseNetwork, tile: Size, dtype: torch.dtype, forms
 
 def dtype_of(network: DenseNetwork, precision: Precision) -> torch.dtype:
     """Return the dtype of activations; "auto" is bfloat16 on CUDA, float32 elsewhere."""
-    device = next(network.parameters()).device.type
     if precision == "auto":
-        precision = "bfloat16" if device == "cuda" else "float32"
-    if device == "cpu" and (precision == "float16" or (precision == "bfloat16" and not machine.has_bfloat16())):
-        log.warning("this processor does not compute in %s: right, but many times slower than float32", precision)
+        precision = "bfloat16" if next(network.parameters()).device.type == "cuda" else "float32"
     result: torch.dtype = getattr(torch, precision)
     return result
+
+
+def warn_if_slow(device: torch.device, precision: Precision) -> None:
+    """Tell users of a precision that their processor does not compute in."""
+    if device.type == "cpu" and (precision == "float16" or (precision == "bfloat16" and not machine.has_bfloat16())):
+        log.warning("this processor does not compute in %s: right, but many times slower than float32", precision)
 
 
 def choose_tile(architecture: Architecture, shape: Sequence[int], max_memory: float, itemsize: int = 4) -> Size:
@@ -163,7 +182,7 @@ def choose_tile(architecture: Architecture, shape: Sequence[int], max_memory: fl
             f"max_memory is too small for '{architecture.name}': its smallest tile needs"
             f" {min(needs.values()) / 1e6:.0f} MB of activations, {max(0.0, max_memory) / 1e6:.0f} MB are left for them"
         )
-    costs = {tile: _count(shape, tile) * operations(architecture, tile) for tile in fitting}
+    costs = {tile: _count(shape, tile) * cost(architecture, tile) for tile in fitting}
     least = min(costs.values())
     return min((tile for tile in fitting if costs[tile] <= NEAR_BEST * least), key=lambda tile: needs[tile])
 
@@ -201,14 +220,13 @@ def peak_memory(architecture: Architecture, tile: Size, itemsize: int = 4, forms
     return UNSEEN * heap.high + _host(architecture, tile) + APART
 
 
-def operations(architecture: Architecture, tile: Size) -> float:
-    """Multiplications of one tile, and a charge per voxel for moving memory."""
+def cost(architecture: Architecture, tile: Size) -> float:
+    """Multiplications of one tile, and a charge per voxel for moving memory: about in proportion to its time."""
     total = 0.0
     for place in architecture.places(tile):
         if not isinstance(place.layer, Dropout):
-            read, made = place.maps_in * prod(place.shape_in), place.maps_out * prod(place.shape_out)
-            work = place.maps_in * prod(place.layer.size) * made if isinstance(place.layer, Conv) else 0
-            total += place.streams * (work + TRAFFIC * (read + made))
+            moved = place.maps_in * prod(place.shape_in) + place.maps_out * prod(place.shape_out)
+            total += place.operations / 2 + TRAFFIC * place.streams * moved
     return total
 
 

@@ -29,13 +29,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from neuropil.errors import InputError, RunMismatch
-from neuropil.machine import keep_memory, release
+from neuropil.machine import Precision, keep_memory, release
 from neuropil.metrics.pixel_error import best_pixel_error
 from neuropil.networks.checkpoint import Model, read_tensors, save_model, write_tensors
 from neuropil.networks.inference import predict
 from neuropil.networks.muon import Muon
 from neuropil.networks.network import DenseNetwork, Form
-from neuropil.networks.planning import Precision, dtype_of, forms_for_training
+from neuropil.networks.planning import dtype_of, forms_for_training, warn_if_slow
 from neuropil.networks.sampling import BOUNDARY, UNLABELLED, Rebalance, Sample, Sampler, Stack
 from neuropil.progress import Progress
 
@@ -137,7 +137,7 @@ def train(
     progress = Progress(f"train {network.architecture.name}", updates, run.update)
     losses: list[Tensor] = []
     saved = time.monotonic()
-    with run.open_logs(), _stoppable() as stop, ThreadPoolExecutor(1) as ahead:
+    with run.open_logs(), _kept_memory(), _stoppable() as stop, ThreadPoolExecutor(1) as ahead:
         following = ahead.submit(sampler, run.update)
         while run.update < updates and not stop.is_set():
             asked = time.monotonic()
@@ -155,8 +155,6 @@ def train(
                 run.save()
                 saved = time.monotonic()
         run.save()
-        keep_memory(False)
-        release()
         if stop.is_set():
             raise KeyboardInterrupt
     return run.best
@@ -172,6 +170,7 @@ class _Run:
         self.recipe, self.card, self.update, self.seconds = recipe, card, 0, 0.0
         self.best: Validation | None = None
         self.device, self.dtype = next(network.parameters()).device, dtype_of(network, recipe.precision)
+        warn_if_slow(self.device, recipe.precision)
         self.forms: tuple[Form, ...] = ()
         self.waited = 0.0
         parameters = list(network.parameters())
@@ -330,6 +329,16 @@ def validate(network: DenseNetwork, stacks: Sequence[Stack]) -> Validation:
     best = best_pixel_error(boundary, target == BOUNDARY, mask=labelled)
     right = np.where(target == BOUNDARY, boundary, 1 - boundary)[labelled]
     return Validation(float(best.error), best.boundary_threshold, float(-np.log(np.maximum(right, 1e-7)).mean()))
+
+
+@contextmanager
+def _kept_memory() -> Iterator[None]:
+    """Give back, however training ends, what its steps had kept."""
+    try:
+        yield
+    finally:
+        keep_memory(False)
+        release()
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path, recipe: Recipe) -> None:

@@ -5,7 +5,7 @@ fragments (p² images a section, one per offset, with dilation d/p; for p = d th
 fragments), and a convolution with large filters by Fourier transforms. Splitting and merging cost a copy, so the choice
 is the shortest path through (layer, fragments), with the measured milliseconds as lengths. Layers timed one by one do
 not add up to a pass, so the path is then timed as a whole beside the uniform plans, and the fastest is kept. Plans are
-kept in the user's cache, one file per network, shape, precision, device, number of threads and version of torch.
+kept in the user's cache, one file per network, shape, precision, device, number of threads and versions.
 """
 
 from __future__ import annotations
@@ -45,16 +45,14 @@ class Step:
     ----------
     name : of the layer
     form : chosen
-    milliseconds : of the layer in this form, splitting or merging before it included (for the last, after it too)
-    whole : milliseconds in the form 1
-    operations : floating-point operations of the layer (2 per multiplication), counted once per voxel it makes
-    bytes : float32 of its inputs and outputs
+    milliseconds : of the layer in this form; in a mixed plan with splitting or merging before it (the last, after it)
+    operations : see `Place`
+    bytes : of its inputs and outputs
     """
 
     name: str
     form: Form
     milliseconds: float
-    whole: float
     operations: float
     bytes: float
 
@@ -165,7 +163,7 @@ class _Run:
                         continue
                     cost = own + moves.get((before, form.fragments), 0.0)
                     if form.fragments not in reached or spent + cost < reached[form.fragments][0]:
-                        step = Step(place.name, form, cost, times[Form()], _operations(place), self.bytes(place))
+                        step = Step(place.name, form, cost, place.operations, self.bytes(place))
                         reached[form.fragments] = (spent + cost, [*steps, step])
             best = reached
         merging = {parts: self.moving(places[-1], parts, 1) if parts > 1 else 0.0 for parts in best}
@@ -255,13 +253,6 @@ def _runs(place: Place) -> tuple[int, int]:
     return (1, place.maps_in * place.streams) if place.joined else (place.streams, place.maps_in)
 
 
-def _operations(place: Place) -> float:
-    if not isinstance(place.layer, Conv):
-        return 0.0
-    maps = place.maps_in * place.streams * place.maps_out
-    return 2.0 * maps * math.prod(place.layer.size) * math.prod(place.shape_out)
-
-
 def _median(call: Callable[[], Any], device: torch.device) -> float:
     """Milliseconds of a call: the median of a few, fewer where one takes long; the first is not counted."""
     taken: list[float] = []
@@ -281,9 +272,7 @@ def peak(device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
     """Measure the GFLOP/s of a large 3×3 convolution, channels last: what this machine can do at best."""
     place = torch.device(device)
     channels, edge = 64, 256
-    sections = (
-        torch.randn(1, channels, edge, edge, device=place).to(dtype).contiguous(memory_format=torch.channels_last)
-    )
+    sections = fold(torch.randn(1, channels, 1, edge, edge, device=place).to(dtype))
     weight = torch.randn(channels, channels, 1, 3, 3, device=place).to(dtype)
     with torch.inference_mode():
         taken = _median(lambda: convolve(sections, 1, weight, None, (1, 1, 1)), place)

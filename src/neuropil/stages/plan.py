@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from neuropil.config import StageConfig, Triple
 from neuropil.errors import InputError
+from neuropil.machine import Precision
 from neuropil.stages import StageResult
 
 if TYPE_CHECKING:
     from neuropil.networks.tuning import Plan
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
 EXAMPLES = [
     "neuropil plan --weights runs/demo/model.safetensors --shape 1,256,256",
     "neuropil plan --weights runs/demo/model.safetensors --shape 1,256,256 --training --spacing 8",
@@ -45,6 +45,7 @@ def run(config: Config) -> StageResult:
         raise InputError(f"shape must be positive; got {config.shape}")
     model = checkpoint.load_model(config.weights)
     device = checkpoint.pick_device(config.device)
+    planning.warn_if_slow(device, config.precision)
     dtype = planning.dtype_of(model.networks[0].to(device), config.precision)
     best = tuning.peak(str(device), dtype)
     text = [f"peak of 3x3 convolutions here, {str(dtype).removeprefix('torch.')}: {best:.0f} GFLOP/s"]

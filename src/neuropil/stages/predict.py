@@ -25,6 +25,7 @@ from neuropil.config import Sections, StageConfig, Triple, dump
 from neuropil.errors import InputError, NeuropilError
 from neuropil.files import write_json
 from neuropil.geometry import Box, grid
+from neuropil.machine import Precision
 from neuropil.progress import duration
 from neuropil.stages import StageResult
 from neuropil.stages.common import (
@@ -61,7 +62,7 @@ class Config(StageConfig):
     )
     tile: Triple | None = Field(None, description="output voxels of a pass, z,y,x; default: the fastest that fits")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("float32", description="of the network")
+    precision: Precision = Field("float32", description="of the network")
     augment: bool = Field(False, description="average over the 8 flips and rotations of a section")
     dtype: Literal["uint8", "float32"] = Field("uint8", description="on disk; uint8 stores probability times 255")
     overwrite: bool = Field(False, description="replace an output that exists")
@@ -139,8 +140,9 @@ def _plan(config: Config, model: Any, volume: Volume) -> _Plan:
     if config.tile is not None and min(config.tile) < 1:
         raise InputError(f"tile must be positive; got {config.tile}")
     device = pick_device(config.device)
+    planning.warn_if_slow(device, config.precision)
     for network in model.networks:
-        planning.dtype_of(network.to(device), config.precision)
+        network.to(device)
     trained, size = model.card.get("voxel_size"), volume.metadata.voxel_size
     if trained and size and not np.allclose(trained, size, rtol=0.2):
         log.warning("the model was trained at %s nm; %s has %s nm (z, y, x)", tuple(trained), volume.uri, size)
