@@ -1,7 +1,8 @@
-"""Draw the pictures of docs/concepts.md from synthetic tissue: python docs/pictures.py [FOLDER].
+"""Draw the pictures of the docs: python docs/pictures.py [FOLDER].
 
-One section is taken through the whole chain, with the functions a user would call. Nothing here is drawn by hand, so
-the pictures change when the code does.
+Those of docs/concepts.md take one section of synthetic tissue through the whole chain, with the functions a user would
+call. That of docs/howto/import_znn.md needs real files and is drawn where NEUROPIL_DATA has them. Nothing here is drawn
+by hand, so the pictures change when the code does.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from neuropil.errors import VolumeNotFound
 from neuropil.labels import apply_lookup
+from neuropil.networks.inference import predict
+from neuropil.networks.sampling import SectionStatistics
+from neuropil.networks.znn import network_of
 from neuropil.report.pictures import ORANGE, draw, outlines, paint, png_uri
 from neuropil.segmentation.affinities import affinities_from_boundary_map
 from neuropil.segmentation.linkage import (
@@ -27,6 +32,9 @@ from neuropil.segmentation.linkage import (
 from neuropil.segmentation.region_graph import Edges, region_edges
 from neuropil.segmentation.watershed import watershed
 from neuropil.synthetic import boundary_map_from_truth, make_tissue
+from neuropil.volume import open_volume
+from neuropil.volume.uri import parse_uri
+from neuropil.volume.znn import read_network
 
 SHAPE, VOXEL_SIZE = (3, 176, 176), (50.0, 8.0, 8.0)
 SECTION = 1
@@ -38,7 +46,7 @@ Picture = NDArray[np.uint8]
 def main(folder: Path) -> None:
     """Write all pictures into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in pictures().items():
+    for name, picture in {**pictures(), **pictures_of_data()}.items():
         uri = png_uri(picture.repeat(2, axis=0).repeat(2, axis=1))
         (folder / f"{name}.png").write_bytes(base64.b64decode(uri.partition(",")[2]))
 
@@ -67,6 +75,21 @@ def pictures() -> dict[str, Picture]:
         "cuts": np.concatenate([part for one in cuts for part in (one, gap)][:-1], axis=1),
         "segmentation": draw(cuts[1], outlines(truth), (255, 255, 255)),
     }
+
+
+def pictures_of_data() -> dict[str, Picture]:
+    """Return a section of piriform cortex beside its boundary map by ZNN's N4, where their files are found."""
+    try:
+        weights = parse_uri("data://znn_weights/N4_piriform_net_current.h5").local
+        with open_volume("data://piriform/piriform_raw.h5:raw") as volume:
+            image = volume.read()[2:3]
+    except VolumeNotFound:
+        return {}
+    groups = read_network(weights).groups
+    standardised = SectionStatistics.of(image.__getitem__, 1).apply(image, slice(None))
+    boundary = predict(network_of(groups, groups, "n4"), [standardised])
+    gap = np.full((image.shape[1], 4), 255, np.uint8)
+    return {"piriform_n4": np.concatenate([image[0], gap, _grey(boundary[0])], axis=1)}
 
 
 def draw_edges(fragments: NDArray[np.uint64], edges: Edges) -> Picture:

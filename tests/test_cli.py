@@ -16,13 +16,13 @@ from small import command, sentence, stack
 
 from neuropil import __version__, cli
 from neuropil.cli import _is_nested, _parser
-from neuropil.stages import STAGES, StageResult
+from neuropil.stages import STAGES, StageResult, module_of
 
 VERBS = sorted(STAGES)
 
 
 def stage(verb: str) -> ModuleType:
-    return importlib.import_module(f"neuropil.stages.{verb}")
+    return importlib.import_module(module_of(verb))
 
 
 @pytest.fixture

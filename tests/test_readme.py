@@ -17,7 +17,7 @@ from neuropil.cli import main
 from neuropil.config import load
 from neuropil.networks.checkpoint import Model, save_model
 from neuropil.networks.network import DenseNetwork
-from neuropil.stages import STAGES, StageResult
+from neuropil.stages import STAGES, StageResult, module_of
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "changes").glob("*.md"))]
@@ -50,7 +50,7 @@ def toml_files(page):
 
 
 def config_class(verb):
-    return importlib.import_module(f"neuropil.stages.{verb}").Config
+    return importlib.import_module(module_of(verb)).Config
 
 
 @each_page
@@ -62,13 +62,13 @@ def test_commands_parse(page, tmp_path, monkeypatch, capsys):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     for argv in commands(page):
         if argv[0] in STAGES:
-            monkeypatch.setattr(f"neuropil.stages.{argv[0]}.run", lambda config: StageResult(""))
+            monkeypatch.setattr(f"{module_of(argv[0])}.run", lambda config: StageResult(""))
         assert main(argv) == 0, f"{shlex.join(argv)}: {capsys.readouterr().err}"
 
 
 @each_page
 def test_commands_in_running_text_exist(page):
-    for verb in re.findall(r"`neuropil ([a-z]+)", page.read_text()):
+    for verb in re.findall(r"`neuropil ([a-z-]+)", page.read_text()):
         assert verb in STAGES
 
 
@@ -128,5 +128,5 @@ def test_pictures_are_what_the_code_draws(tmp_path):
     module.main(tmp_path)
     folders = (tmp_path, ROOT / "docs" / "pictures")
     drawn, kept = ({file.name: file.stat().st_size for file in folder.glob("*.png")} for folder in folders)
-    assert drawn.keys() == kept.keys()
+    assert drawn.keys() | {"piriform_n4.png"} == kept.keys()  # that one is drawn from real data, where they are
     assert max(kept.values()) < 100_000

@@ -24,7 +24,7 @@ from typing import Any, Literal, get_args, get_origin
 from neuropil import __version__, machine, progress
 from neuropil.errors import ConfigError, InputError, NeuropilError
 from neuropil.files import write_json
-from neuropil.stages import STAGES
+from neuropil.stages import STAGES, module_of
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -66,7 +66,7 @@ def _run(arguments: list[str]) -> int:
         from neuropil.config import nearest
 
         raise ConfigError(f"unknown command '{verb}'{nearest(verb, list(STAGES))}; see neuropil --help")
-    stage = importlib.import_module(f"neuropil.stages.{verb}")
+    stage = importlib.import_module(module_of(verb))
     parser = _parser(verb, stage)
     if {"-h", "--help"} & set(arguments):
         print(parser.format_help(), end="")

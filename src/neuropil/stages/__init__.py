@@ -12,12 +12,22 @@ STAGES = {
     "synthetic": "make a realistic stack with perfect truth",
     "train": "train networks, recursively where asked",
     "predict": "run trained networks densely over a volume",
+    "import-znn": "take over a network that ZNN trained",
     "plan": "show how a network runs on this machine, layer by layer",
     "segment": "turn a boundary map into a segmentation",
     "evaluate": "score boundary maps and segmentations against truth",
     "report": "make one HTML page of a run: scores, curves, pictures",
     "demo": "the whole job on a small real (or synthetic) stack",
 }
+
+
+def module_of(verb: str) -> str:
+    """Return the name of the module that holds a command.
+
+    >>> module_of("import-znn")
+    'neuropil.stages.import_znn'
+    """
+    return f"{__name__}.{verb.replace('-', '_')}"
 
 
 @dataclass(frozen=True)
