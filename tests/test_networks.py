@@ -1,14 +1,17 @@
+import gc
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_networks import window_by_window
+from tiny import TINY
 from torch.nn import functional
 
 from neuropil.errors import InputError
-from neuropil.networks import layers
-from neuropil.networks.architecture import ARCHITECTURES, VD2D, VD2D3D, Architecture
+from neuropil.networks import fft, layers
+from neuropil.networks.architecture import ARCHITECTURES, VD2D, VD2D3D, Architecture, Conv
 from neuropil.networks.fft import convolve_fft
 from neuropil.networks.layers import convolve, dropout, max_filter
 from neuropil.networks.layout import fold, unfold
@@ -125,6 +128,33 @@ def test_fourier_transforms_convolve(kernel, dilation, extra, seed):
 def test_overlap_save_is_in_play():
     volume, weight = torch.randn(1, 2, 20, 90, 51), torch.randn(3, 2, 2, 3, 2)
     assert (convolve_fft(volume, weight, None, (1, 1, 1)) - functional.conv3d(volume, weight)).abs().max() < 1e-4
+
+
+def test_spectra_that_are_kept_follow_their_filters():
+    """Weights of the prediction before, of another prediction, changed in place, loaded, in another tile."""
+    network = DenseNetwork(TINY, 3).eval()
+    inputs = [torch.randn(1, 1, *(f + 8 for f in TINY.field_of_view))]
+    forms = [Form(1, "fft") if isinstance(layer, Conv) else Form() for layer in TINY.layers]
+    other = DenseNetwork(TINY, 4)
+
+    def check() -> None:
+        assert (network(inputs, forms=forms) - network(inputs)).abs().max() < 1e-5
+
+    with torch.no_grad():
+        check()
+        matrices = {id(fft._kept[one][1]) for one in network.parameters() if one in fft._kept}
+        check()
+        assert matrices == {id(fft._kept[one][1]) for one in network.parameters() if one in fft._kept} != set()
+        for parameter in network.parameters():
+            parameter.mul_(0.5)
+        check()
+        network.load_weights(other.named_weights())
+        check()
+        inputs = [torch.randn(1, 1, *(f + 3 for f in TINY.field_of_view))]
+        check()
+    kept, network = len(fft._kept), other
+    gc.collect()
+    assert len(fft._kept) < kept
 
 
 @pytest.mark.parametrize(("architecture", "spacing"), [(VD2D, 8), (VD2D3D, 4), (ARCHITECTURES["n4"], 16)])

@@ -1,16 +1,19 @@
 """Prediction and training step of dense networks in each form, against the plain port and the machine's peak.
 
-    python benchmarks/engine/run.py [--quick] [--slab] [--json FILE]
+    python benchmarks/engine/run.py [--quick | --nets NAMES | --slab | --compiled] [--json FILE]
 
 The plain port is conv3d and max_pool3d, dilated, as most would write it. All run the same weights on the same input and
 take turns; figures are medians. kvoxel/s counts output voxels. GFLOP/s counts the minimal algorithm (each feature voxel
 of the patch once, a training step three times); the peak is a 3x3 convolution of 64 maps of the same precision,
-measured in the same run. MB is what the process holds at its worst beyond what it held before. `--slab` instead
+measured in the same run. MB is what the process holds at its worst beyond what it held before. All is hours on two
+cores; `--nets vd2d,n726-16` is only those. `--slab` instead
 predicts 10 sections of 1024x1024 with the recursive pair as a user would, under limits of 4 and 16 GB, and projects
-100 sections.
+100 sections. `--compiled` instead compares prediction with what torch.compile (which needs a C++ compiler) and, where
+it is installed, OpenVINO make of the plain port.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -63,10 +66,10 @@ class PlainPort(torch.nn.Module):
 
     def __init__(self, network: DenseNetwork) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.architecture = network, network.architecture
 
     def forward(self, inputs):
-        architecture, weights = self.network.architecture, self.network.weights
+        architecture, weights = self.architecture, self.network.weights
         streams = list(inputs)
         for layer, dilation in zip(architecture.layers, architecture.dilations):
             if isinstance(layer, Pool):
@@ -93,7 +96,7 @@ def fragmented(architecture) -> list[Form]:
 
 def work(net, patch, form, phase, dtype):
     """Return the call that is timed."""
-    architecture = getattr(net, "architecture", None) or net.network.architecture
+    architecture = net.architecture
     inputs = [torch.randn(1, 1, *architecture.input_shape(patch)).to(dtype) for _ in range(architecture.streams)]
     target = torch.randint(0, 2, (1, *patch))
 
@@ -150,8 +153,7 @@ def lines_of(name: str, phase: str, cases: dict, median: dict, needed: dict, bes
     """Write a line a case; ratios are per output voxel against the plain port."""
     lines = []
     for case, (net, patch, _, dtype) in cases.items():
-        architecture = getattr(net, "architecture", None) or net.network.architecture
-        done = minimal(architecture, patch) * (3 if phase == "train" else 1)
+        done = minimal(net.architecture, patch) * (3 if phase == "train" else 1)
         rate, speed = prod(patch) / median[case], done / median[case] / 1e9
         ratio = rate / (prod(cases[port][1]) / median[port]) if port else float("nan")
         lines.append(
@@ -163,11 +165,7 @@ def lines_of(name: str, phase: str, cases: dict, median: dict, needed: dict, bes
 
 def minimal(architecture, patch) -> float:
     """Operations of the minimal algorithm."""
-    convs = [place for place in architecture.places(patch) if isinstance(place.layer, Conv)]
-    return sum(
-        2.0 * place.maps_in * place.streams * place.maps_out * prod(place.layer.size) * prod(place.shape_out)
-        for place in convs
-    )
+    return sum(place.operations for place in architecture.places(patch))
 
 
 def boundary_network(architecture, phase: str, repeats: int, best: dict, quick: bool) -> tuple[list[str], dict]:
@@ -285,11 +283,50 @@ def slab(figures: dict) -> None:
             figures[f"slab_{precision}_4gb_vs_16gb"] = loss
 
 
+def compiled(figures: dict) -> None:
+    """Compare our layers with what compilers make of the plain port, in prediction."""
+    print(f"{'net':8} {'what, patch':40} {'ms':>9} {'max difference':>15}")
+    for architecture in (N4, VD2D, VD2D3D):
+        patch = QUICK[architecture.name]
+        network = DenseNetwork(architecture).eval()
+        inputs = [torch.randn(1, 1, *architecture.input_shape(patch)) for _ in range(architecture.streams)]
+        rivals = {"ours": network, **of_compilers(PlainPort(network).eval(), inputs)}
+        times: dict[str, list[float]] = {name: [] for name in rivals}
+        with torch.inference_mode():
+            expected = network(inputs)
+            apart = {name: float((rival(inputs) - expected).abs().max()) for name, rival in rivals.items()}
+            machine.keep_memory(True)
+            for _ in range(5):
+                for name, rival in rivals.items():
+                    rival(inputs)
+                    start = time.perf_counter()
+                    rival(inputs)
+                    times[name].append(time.perf_counter() - start)
+            machine.keep_memory(False)
+        for name, taken in times.items():
+            line = f"{architecture.name:8} {f'{name} {patch}':40} {1e3 * statistics.median(taken):9.1f}"
+            print(f"{line} {apart[name]:15.1e}", flush=True)
+            figures[f"{architecture.name} {name} / ours"] = statistics.median(taken) / statistics.median(times["ours"])
+
+
+def of_compilers(port, inputs) -> dict:
+    """Give the plain port as it is, by torch.compile and, where it is installed, by OpenVINO."""
+    rivals = {"plain port": port, "torch.compile": torch.compile(port)}
+    if importlib.util.find_spec("openvino"):
+        import openvino
+
+        model = openvino.compile_model(openvino.convert_model(port, example_input=(inputs,)), "CPU")
+        rivals["OpenVINO"] = lambda inputs: torch.from_numpy(model([one.numpy() for one in inputs])[0])
+    return rivals
+
+
 def main() -> None:
     """Run all and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer repeats, patches and networks: 3 minutes")
+    parser.add_argument("--nets", metavar="NAMES", help="only these: n4, vd2d, vd2d3d, n337-16 ... n926-80")
     parser.add_argument("--slab", action="store_true", help="only the slab: some minutes")
+    parser.add_argument("--compiled", action="store_true", help="only torch.compile and OpenVINO: some minutes")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     best = {torch.float32: peak(), **({HALF: peak(dtype=HALF)} if machine.has_bfloat16() else {})}
@@ -300,36 +337,44 @@ def main() -> None:
     figures: dict[str, float] = {"peak_gflops": best[torch.float32]}
     if args.slab:
         slab(figures)
+    elif args.compiled:
+        compiled(figures)
     else:
-        tables(args.quick, best, figures)
+        tables(args, best, figures)
     for name, value in figures.items():
         print(f"{name:34} {value:9.2f}")
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def tables(quick: bool, best: dict, figures: dict) -> None:
+def tables(args, best: dict, figures: dict) -> None:
     """Run the paper's networks, then ZNNi's."""
     print(
         f"{'net':8} {'phase':6} {'form, patch':32} {'ms':>9} {'kvoxel/s':>9} {'GFLOP/s':>8} {'% peak':>7} {'MB':>8}"
         f" {'ratio':>7}"
     )
-    for architecture in (N4, VD2D, VD2D3D):
-        check(architecture)
-        for phase in ("infer", "train"):
-            lines, more = boundary_network(architecture, phase, 2 if quick else 7, best, quick)
-            print("\n".join(lines), flush=True)
-            figures |= more
-    for maps in (16,) if quick else (16, 80):
-        for name in ("n337",) if quick else ZNNI:
-            for phase in ("infer",) if quick or maps == 80 else ("infer", "train"):
-                patch = (8, 8, 8) if maps == 16 else (4, 4, 4)
-                lines, more = znni_network(znni(name, maps), phase, 1 if quick or maps == 80 else 3, best, patch)
+    quick = args.quick
+    paper = {architecture.name: architecture for architecture in (N4, VD2D, VD2D3D)}
+    others = ["n337-16"] if quick else [f"{name}-{maps}" for maps in (16, 80) for name in ZNNI]
+    for name in args.nets.split(",") if args.nets else [*paper, *others]:
+        if name in paper:
+            check(paper[name])
+            for phase in ("infer", "train"):
+                lines, more = boundary_network(paper[name], phase, 2 if quick else 7, best, quick)
                 print("\n".join(lines), flush=True)
                 figures |= more
-    ratios = [value for key, value in figures.items() if re.fullmatch(r"n\d+_16_infer_vs_naive", key)]
-    figures["znni_min_vs_naive"] = min(ratios)
-    figures["tuner_vs_best"] = max(value for key, value in figures.items() if key.endswith("_tuner_vs_best"))
+            continue
+        net, maps = name.split("-")
+        patch = (8, 8, 8) if maps == "16" else (4, 4, 4)
+        for phase in ("infer",) if quick or maps == "80" else ("infer", "train"):
+            lines, more = znni_network(znni(net, int(maps)), phase, 1 if quick or maps == "80" else 3, best, patch)
+            print("\n".join(lines), flush=True)
+            figures |= more
+    for name, choose, pattern in (
+        ("znni_min_vs_naive", min, r"n\d+_16_infer_vs_naive"), ("tuner_vs_best", max, r".*_tuner_vs_best")
+    ):  # fmt: skip
+        values = [value for key, value in figures.items() if re.fullmatch(pattern, key)]
+        figures |= {name: choose(values)} if values else {}
 
 
 if __name__ == "__main__":

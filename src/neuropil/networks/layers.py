@@ -216,7 +216,7 @@ class _MaxFilter(torch.autograd.Function):
         given, bits = _bits(sections, n), best.view(BITS[best.dtype]).numpy()
         _by_rows(
             kernels.max_filter, z * shape[2] * n, bits.nbytes,
-            given, size, dilation, step, bits.itemsize == 2, bits, winner,
+            given, size, dilation, step, bits.dtype.type(np.iinfo(bits.dtype).max), bits, winner,
         )  # fmt: skip
         ctx.winner, ctx.window, ctx.n, ctx.shape = winner, (size, dilation, step), n, given.shape
         return refold(best.permute(0, 4, 1, 2, 3))

@@ -122,7 +122,7 @@ class DenseNetwork(nn.Module):
 
     def named_weights(self) -> dict[str, Tensor]:
         """Return the parameters under their public names, `conv1a.weight` and so on."""
-        return {_name(key): value.data for key, value in self.weights.items()}
+        return {_name(key): value.detach() for key, value in self.weights.items()}
 
     def load_weights(self, weights: dict[str, Tensor], *, only: Sequence[str] | None = None) -> None:
         """Copy weights in by public name.
@@ -158,7 +158,7 @@ class DenseNetwork(nn.Module):
         self.load_weights(other, only=self.shared_with(other))
         join = f"{self.architecture.join}{STREAMS[1]}.weight"
         if self.architecture.join is not None and join not in other:
-            self.weights[_key(join)].data.zero_()
+            self.weights[_key(join)].detach().zero_()
 
     def shared_with(self, other: dict[str, Tensor]) -> list[str]:
         """Return the names of weights that `other` holds in the same shape, up to the first layer where they part.

@@ -21,6 +21,7 @@ from neuropil import machine
 from neuropil.errors import InputError
 from neuropil.machine import Precision
 from neuropil.networks.architecture import Architecture, Dropout, Pool, Size
+from neuropil.networks.fft import bytes_of_transforms
 from neuropil.networks.network import DenseNetwork, Form
 from neuropil.networks.tuning import tune
 
@@ -194,7 +195,7 @@ def peak_memory(architecture: Architecture, tile: Size, itemsize: int = 4, forms
     """
     heap, places = _Heap(), architecture.places(tile)
     held = [heap.take(itemsize * prod(places[0].shape_in)) for _ in range(architecture.streams)]  # kept by the caller
-    streams, before = list(held), 1
+    streams, before, kept = list(held), 1, 0.0
     for place, form in zip(places, forms or [Form()] * len(places)):
         if isinstance(place.layer, Dropout):
             continue
@@ -212,12 +213,15 @@ def peak_memory(architecture: Architecture, tile: Size, itemsize: int = 4, forms
                         part = heap.replace([part], place.maps_in * prod(shape) * itemsize, keep=held)
                 streams.append(part)
                 continue
-            if form.method == "fft":  # parts, spectra of both, and the result before it is put together
-                maps = place.maps_in * (2 if place.joined else 1) + place.maps_out
-                heap.give(heap.take(int(3 * maps * prod(place.shape_in) * 4)))
+            if form.method == "fft":
+                maps = place.maps_in * (2 if place.joined else 1)
+                shapes = (place.shape_in, maps, place.maps_out, place.layer.size, place.dilation)
+                meanwhile, spectra = bytes_of_transforms(*shapes)
+                heap.give(heap.take(int(meanwhile)))
+                kept += spectra
             streams.append(heap.replace([part], place.maps_out * prod(place.shape_out) * itemsize, keep=held))
         before = form.fragments
-    return UNSEEN * heap.high + _host(architecture, tile) + APART
+    return UNSEEN * heap.high + kept + _host(architecture, tile) + APART
 
 
 def cost(architecture: Architecture, tile: Size) -> float:

@@ -33,7 +33,7 @@ from neuropil.networks.layers import convolve, dropout, max_filter
 from neuropil.networks.layout import fold, fragmented
 from neuropil.networks.network import DenseNetwork, Form
 
-FFT_FROM = 5000  # operations per voxel and map, in or out, above which transforms are worth a try
+FFT_FROM = 1000  # operations per voxel and map, in or out, above which transforms are worth a try
 REPEATS, ENOUGH = 3, 0.2  # at most so many timings of a form; none more after so many seconds
 
 
