@@ -86,10 +86,10 @@ def stack(path: Path, shape: tuple[int, int, int] = (6, 40, 44), seed: int = 0) 
     return path
 
 
-def pair(path: Path, seed: int = 0) -> Path:
-    """Write a recursive pair with random weights."""
+def pair(path: Path, seed: int = 0, card: dict[str, Any] | None = None) -> Path:
+    """Write a recursive pair with random weights, whose card says more where told."""
     networks = (DenseNetwork(TINY, seed + 1), DenseNetwork(TINY_RECURSIVE, seed + 2))
-    save_model(path, Model(networks, {"voxel_size": list(VOXEL_SIZE)}))
+    save_model(path, Model(networks, {"voxel_size": list(VOXEL_SIZE)} | (card or {})))
     return path
 
 

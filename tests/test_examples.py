@@ -10,13 +10,17 @@ import pytest
 
 from neuropil.cli import main
 from neuropil.config import load
+from neuropil.networks import packaged
+from neuropil.networks.architecture import ARCHITECTURES
+from neuropil.networks.checkpoint import Model, load_model, save_model
+from neuropil.networks.network import DenseNetwork
 from neuropil.networks.training import Recipe
 from neuropil.stages import STAGES
 from neuropil.stages.train_config import check
 from neuropil.synthetic import make_tissue
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.toml"))
-PAPER = next(path for path in EXAMPLES if path.name == "vd2d3d_vnc.toml")
+PAPER, OWN = (next(path for path in EXAMPLES if path.stem == name) for name in ("vd2d3d_vnc", "own_stack"))
 
 
 def config_of(path, verb):
@@ -29,11 +33,11 @@ def test_every_table_is_valid_and_train_and_test_sections_are_apart(path):
     assert "train" in verbs
     configs = {verb: config_of(path, verb) for verb in verbs}
     check(configs["train"])
-    trained, *others = [stack.sections for stack in [*configs["train"].stacks, *configs["train"].validation]]
+    others = [(stack.image, stack.sections) for stack in configs["train"].validation]
     if configs["predict"].sections is not None:
-        others.append(configs["predict"].sections)
-    for one in others:
-        assert one[0] >= trained[1]
+        others.append((configs["predict"].input, configs["predict"].sections))
+    for image, (start, _) in others:
+        assert all(stack.sections[1] <= start for stack in configs["train"].stacks if stack.image == image)
     assert all(stack.sections[1] - stack.sections[0] >= 5 for stack in configs["train"].validation)
 
 
@@ -75,3 +79,27 @@ def test_the_paper_s_example_runs(tmp_path, monkeypatch, capsys):
     with h5py.File("runs/vnc/test.h5") as file:
         assert file["map"].shape == (5, 112, 116)
     assert Path("runs/vnc/report.html").stat().st_size > 10_000
+
+
+def test_the_tutorial_s_example_runs(tmp_path, monkeypatch, capsys):
+    """Fine-tuning of both networks from a packaged pair, one update each, on the tutorial's practice stack."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(packaged, "FOLDER", tmp_path / "models")
+    networks = DenseNetwork(ARCHITECTURES["vd2d"], 1), DenseNetwork(ARCHITECTURES["vd2d3d"], 2)
+    save_model(tmp_path / "models" / "vd2d3d-sstem.safetensors", Model(networks, {"licence": "NC"}))
+    small = [f"train.networks.{name}.{key}" for name in ("vd2d", "vd2d3d") for key in ("updates=1", "patch=[1, 4, 4]")]
+    sets = [word for change in small for word in ("--set", change)]
+    for words in (
+        ["synthetic", "practice.h5", "--shape", "20,112,116", "--voxel-size", "50,12,12"],
+        ["convert", "practice.h5:raw", "image.tif"],
+        ["convert", "practice.h5:labels", "labels.tif"],
+        ["train", str(OWN), "--device", "cpu", *sets],
+        ["predict", str(OWN), "--sections", "13:18"],
+        ["segment", str(OWN)],
+        ["report", "runs/own"],
+    ):
+        assert main([*words, "--quiet"]) == 0, capsys.readouterr().err
+    model = load_model(Path("runs/own/model.safetensors"))
+    assert [part["initialised_from"]["licence"] for part in model.card["parts"]] == ["NC", "NC"]
+    with h5py.File("runs/own/segmentation.h5") as file:
+        assert file["ids"].shape == (5, 112, 116)

@@ -16,11 +16,14 @@ import pytest
 from small import OFFSET, VOXEL_SIZE, command, good, load, pair, process, sentence, small_disk, stack, store, untouched
 from tiny import TINY_RECURSIVE
 
+from neuropil.geometry import Box
+from neuropil.networks import inference
 from neuropil.networks.checkpoint import Model, load_model, save_model
 from neuropil.networks.inference import predict
 from neuropil.networks.network import DenseNetwork
 from neuropil.networks.sampling import SectionStatistics
 from neuropil.volume import exists, open_volume
+from neuropil.volume.resampled import ResampledVolume, resample
 
 SMALL = ("--tile", "1,16,16")  # many blocks
 
@@ -135,22 +138,25 @@ def test_kill_9_loses_nothing(tmp_path: Path) -> None:
     assert not ledger.parent.exists()
 
 
-@pytest.fixture
-def stopped(job: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """A command that was stopped by the user after some blocks."""
-    from neuropil.networks import inference
-
-    calls = iter(range(20))
+def stop_after(monkeypatch: pytest.MonkeyPatch, blocks: int, words: list[object]) -> None:
+    """Run a command that the user stops after so many blocks."""
+    calls = iter(range(blocks + 1))
 
     def stop(*args, run=inference.Predictor.__call__):
-        if next(calls) == 19:
+        if next(calls) == blocks:
             raise KeyboardInterrupt
         return run(*args)
 
-    words = [*job, "--output", tmp_path / "map.zarr", *SMALL]
     with monkeypatch.context() as patch:
         patch.setattr(inference.Predictor, "__call__", stop)
         assert command(*words).code == 130
+
+
+@pytest.fixture
+def stopped(job: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """A command that was stopped by the user after some blocks."""
+    words = [*job, "--output", tmp_path / "map.zarr", *SMALL]
+    stop_after(monkeypatch, 19, words)
     assert (tmp_path / "map.zarr.unfinished" / "done.jsonl").read_text().count("\n") == 19
     return words
 
@@ -246,8 +252,79 @@ def test_refusals_leave_nothing(job: list[object], tmp_path: Path) -> None:
         assert "cannot tell the format" in sentence(*job, "--output", tmp_path / "map.nrrd")
 
 
-def test_another_voxel_size_is_told(job: list[object], tmp_path: Path) -> None:
-    store(tmp_path / "coarse.h5:raw", load(f"{tmp_path}/s.h5:raw"), voxel_size=(50, 8, 8))
-    done = command(*job, "--input", f"{tmp_path}/coarse.h5:raw", "--output", tmp_path / "map.zarr")
+def at_size(tmp_path: Path, size: tuple[float, float, float], shape: tuple[int, int, int] = (6, 40, 44)) -> str:
+    """Write a stack with voxels of another size; return its URI."""
+    made = stack(tmp_path / f"{size[1]:g}_{size[2]:g}.h5", shape)
+    return store(f"{made}:sized", load(f"{made}:raw"), voxel_size=size, kind="image")
+
+
+@pytest.mark.parametrize(
+    ("size", "told"), [((50, 8, 8), True), ((50, 4, 6.1), True), ((50, 2.6, 4), True), ((90, 5.9, 2.7), False)]
+)
+def test_another_voxel_size_is_told(
+    job: list[object], tmp_path: Path, size: tuple[float, float, float], told: bool
+) -> None:
+    done = command(*job, "--input", at_size(tmp_path, size), "--output", tmp_path / "map.zarr")
     assert done.code == 0
-    assert "the model was trained at (50.0, 4.0, 4.0) nm" in done.err
+    nm = "×".join(f"{length:g}" for length in size)
+    words = f"has voxels of {nm} nm, {tmp_path}/pair.safetensors was trained at 50×4×4: expect a poor map; --resample"
+    assert (words in done.err) == told
+
+
+def test_a_model_of_several_tissues_is_good_for_all_sizes_between(job: list[object], tmp_path: Path) -> None:
+    pair(tmp_path / "pair.safetensors", card={"voxel_sizes": [[30, 6, 6], [50, 4, 4]]})
+    between = at_size(tmp_path, (40, 5, 5))
+    assert "poor map" not in command(*job, "--input", between, "--output", tmp_path / "a.zarr").err
+    assert "predicted at 40×5×5" in command(*job, "--input", between, "--output", tmp_path / "b.zarr", "--resample").err
+    np.testing.assert_array_equal(load(tmp_path / "a.zarr"), load(tmp_path / "b.zarr"))
+    coarse = ["--input", at_size(tmp_path, (40, 12, 12)), "--output", tmp_path / "c.zarr"]
+    assert "was trained at 30×4×4 to 50×6×6: expect a poor map" in command(*job, *coarse).err
+
+
+@pytest.mark.parametrize("size", [(50.0, 2.0, 2.0), (50.0, 9.0, 5.0)])
+def test_resampled(job: list[object], tmp_path: Path, size: tuple[float, float, float]) -> None:
+    """Predicted as if the image had been stored at the model's size; the map lies on the image's own grid."""
+    uri = at_size(tmp_path, size)
+    job = [*job, "--input", uri, "--dtype", "float32", "--resample"]
+    good(*job, "--output", tmp_path / "whole.zarr")
+    tiled = command(*job, "--output", tmp_path / "tiled.zarr", "--tile", "1,16,15")
+    assert min(int(n) for n in re.findall(r": (\d+)/\1\n", tiled.err)) > 10
+    assert np.abs(load(tmp_path / "whole.zarr") - load(tmp_path / "tiled.zarr")).max() <= 1e-5
+    with open_volume(uri) as image:
+        view = ResampledVolume(image, size, VOXEL_SIZE)
+        store(tmp_path / "at_model.zarr", view.read(), kind="image", voxel_size=VOXEL_SIZE)
+    there = [*job[:3], "--input", tmp_path / "at_model.zarr", "--dtype", "float32"]
+    good(*there, "--output", tmp_path / "map.zarr")
+    made = load(tmp_path / "map.zarr")
+    shape = (6, 40, 44)
+    back = resample(lambda box: made[box.slices], made.shape, shape, Box.of_shape(shape))
+    with open_volume(f"{tmp_path}/whole.zarr") as volume:
+        assert (volume.shape, volume.metadata.voxel_size) == (shape, size)
+        np.testing.assert_allclose(volume.read(), back, atol=1e-5)
+    record = json.loads((tmp_path / "whole.zarr.json").read_text())
+    assert record["predicted_at"] == pytest.approx(view.metadata.voxel_size)
+
+
+def test_resampled_work_goes_on(job: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = [*job, "--input", at_size(tmp_path, (50, 2, 2), (6, 80, 88)), "--tile", "1,9,9"]
+    words = [*job, "--resample", "--output", tmp_path / "map.zarr"]
+    stop_after(monkeypatch, 19, words)
+    refused = command(*job, "--output", tmp_path / "map.zarr")
+    assert refused.code == 2
+    assert "was made with resample = True, now False" in refused.err
+    again = command(*words)
+    assert re.search(r"19 of \d+ blocks were done before", again.err)
+    good(*job, "--resample", "--output", tmp_path / "straight.zarr")
+    np.testing.assert_array_equal(load(tmp_path / "map.zarr"), load(tmp_path / "straight.zarr"))
+
+
+def test_resampling_needs_both_voxel_sizes(job: list[object], tmp_path: Path) -> None:
+    out = ["--output", tmp_path / "map.zarr", "--resample"]
+    nameless = store(tmp_path / "nameless.h5:raw", load(f"{tmp_path}/s.h5:raw"))
+    with untouched(tmp_path):
+        assert "nameless.h5:raw does not say its voxel size; record it with `neuropil convert" in sentence(
+            *job, *out, "--input", nameless
+        )
+    pair(tmp_path / "pair.safetensors", card={"voxel_size": None})
+    with untouched(tmp_path):
+        assert "pair.safetensors does not say at which voxel size it was trained" in sentence(*job, *out)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 from tiny import TINY, TINY_RECURSIVE, tiny_stack
 
 from neuropil.errors import InputError
-from neuropil.networks.architecture import VD2D
+from neuropil.networks.architecture import VD2D, Architecture
 from neuropil.networks.augmentation import deform, elastic_field, grey, random_flips
 from neuropil.networks.sampling import BOUNDARY, UNLABELLED, Sampler, Stack, class_weights
 
@@ -46,6 +48,20 @@ def test_stacks_are_drawn_in_proportion_to_their_valid_centres():
     expected = centres[1] / sum(centres)
     assert abs(drawn - expected) < 4 * np.sqrt(expected * (1 - expected) / 600)
     assert abs(expected - 3 / 5) > 0.1  # not the share of sections
+
+
+def test_shares_decide_where_they_are_given():
+    """One stack is all interior, the other all boundary; into the third no patch fits, so its share counts nothing."""
+    shapes = ((2, 40, 30), (3, 40, 60), (1, 9, 9))
+    stacks = [
+        Stack(f"s{index}", np.zeros(shape), np.full(shape, index % 2, np.uint8), share=share)
+        for index, (shape, share) in enumerate(zip(shapes, (3, 1, 9)))
+    ]
+    sampler = Sampler(stacks, TINY, (1, 10, 10), seed=0)
+    drawn = np.mean([sampler(index).target.all() for index in range(600)])
+    assert abs(drawn - 1 / 4) < 4 * np.sqrt(1 / 4 * 3 / 4 / 600)
+    with pytest.raises(InputError, match="either all stacks or none must have a share of the patches; 's1' has none"):
+        Sampler([stacks[0], replace(stacks[1], share=None)], TINY, (1, 10, 10), 0)
 
 
 def test_every_valid_place_is_drawn():
@@ -100,3 +116,17 @@ def test_bad_stacks():
     blank = Stack("x", np.zeros((1, 40, 40)), np.full((1, 40, 40), UNLABELLED, np.uint8))
     with pytest.raises(InputError, match="no labelled voxel"):
         Sampler([blank], TINY, (1, 8, 8), seed=0)
+
+
+@pytest.mark.parametrize("size", ["1x2x3", "1x3x3"])
+@pytest.mark.parametrize("patch", [(1, 8, 8), (1, 9, 8), (1, 8, 9)])
+def test_only_square_inputs_are_transposed(size, patch):
+    """What matters is the patch with its field of view: every patch must fit the network."""
+    architecture = Architecture("oblong", (f"conv1 {size} 2", "output 1x1x1 2 linear"))
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (2, 30, 40), np.uint8)
+    sampler = Sampler([Stack("s", image, (image > 128).astype(np.uint8))], architecture, patch, 0)
+    for index in range(20):
+        sample = sampler(index)
+        assert sample.inputs[0].shape == architecture.input_shape(patch)
+        assert sample.target.shape == patch

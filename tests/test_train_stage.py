@@ -7,7 +7,9 @@ import os
 import re
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +17,9 @@ from small import VOXEL_SIZE, command, good, load, process, recipe_toml, sentenc
 
 from neuropil.networks.checkpoint import load_model, read_tensors
 from neuropil.networks.sampling import BOUNDARY, INTERIOR, UNLABELLED
+from neuropil.networks.training import RECIPES, Recipe
 from neuropil.stages.train import _target
-from neuropil.stages.train_config import StackConfig
+from neuropil.stages.train_config import NetworkConfig, StackConfig
 
 
 @pytest.fixture
@@ -198,6 +201,8 @@ def test_what_is_not_learnt(tmp_path: Path) -> None:
         (["train.only=dep"], "'dep' names no network"),
         (["train.device=tpu"], "device must be auto, cpu, cuda"),
         (["train.recipe.learning_rat=1"], "unknown key 'learning_rat' in .train.recipe.; did you mean 'learning_rate'"),
+        (["train.recipe=fist"], r"must be one of paper, fast, or a table; got 'fist'; did you mean 'fast'"),
+        (["train.recipe.base=quick"], "must be one of paper, fast, or a table; got 'quick'"),
         (["train.stacks.a.sections=[0, 9]"], "sections must lie within 0:6"),
         (["train.stacks.a.image=none.h5:raw"], "none.h5 does not exist"),
         (["train.stacks.a.labels=$D:raw_"], "did you mean 'raw'"),
@@ -223,6 +228,20 @@ def test_mistakes_are_told_before_anything_is_made(
     with untouched(tmp_path):
         text = sentence("train", toml, "--quiet", *sets)
     assert re.search(words, text), text
+
+
+def test_a_recipe_has_a_name_and_may_be_changed() -> None:
+    def recipe(value: Any) -> Recipe:
+        made = NetworkConfig.model_validate(
+            {"name": "a", "architecture": "vd2d", "patch": (1, 8, 8), "updates": 1, "recipe": value}
+        ).recipe
+        assert made is not None
+        return made
+
+    assert recipe("paper") == Recipe()
+    assert recipe("fast") == recipe({"base": "fast"}) == RECIPES["fast"]
+    assert recipe({"base": "fast", "grey": 0.5}) == replace(RECIPES["fast"], grey=0.5)
+    assert recipe({"momentum": 0.5}) == Recipe(momentum=0.5)
 
 
 def test_continuing_needs_the_same_recipe_and_more_updates(tmp_path: Path, toml: Path) -> None:

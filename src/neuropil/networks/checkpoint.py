@@ -22,6 +22,7 @@ from neuropil.errors import InputError, StorageFull, VolumeError, VolumeNotFound
 from neuropil.files import replacing, write_json
 from neuropil.networks.architecture import Architecture
 from neuropil.networks.network import DenseNetwork
+from neuropil.networks.packaged import weights_path
 
 NORMALISATION = "per section: subtract mean, divide by standard deviation"
 
@@ -64,15 +65,16 @@ def save_model(path: Path, model: Model) -> None:
     write_json(path.with_suffix(".json"), card)
 
 
-def load_model(path: Path) -> Model:
-    """Read a model.
+def load_model(path: str | Path) -> Model:
+    """Read a model: a weights file, or a packaged model by its name.
 
     Raises
     ------
     VolumeNotFound : no such file
     VolumeError : not a safetensors file, or truncated
-    InputError : safetensors of another program, or weights that do not fit their own card
+    InputError : safetensors of another program, weights that do not fit their own card, or an unknown name
     """
+    path = weights_path(path)
     tensors, card = read_tensors(path)
     if card.get("format") != "neuropil-model-1":
         raise InputError(f"{path} holds weights of another program or architecture: it has no neuropil model card")
@@ -92,7 +94,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, A
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with replacing(path) as part:
+            part.touch()
+            mode = part.stat().st_mode
             save_file(dict(tensors), part, {"card": json.dumps(header)})
+            part.chmod(mode)  # the library makes files that only their owner reads
     except (SafetensorError, OSError) as error:
         raise StorageFull(f"cannot write {path}: {error}; the checkpoint before it is kept") from error
 

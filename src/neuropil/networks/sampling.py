@@ -1,7 +1,8 @@
 """Training patches: which, how varied, how weighted. Patch number i of a run is a pure function of (seed, i).
 
 So nothing of the sampler needs to be saved: a resumed run draws exactly what an uninterrupted one would have drawn.
-Stacks are chosen in proportion to the number of places a patch fits, then a place uniformly (ZNN's rule).
+Stacks are chosen in proportion to the number of places a patch fits (ZNN's rule) or to the shares that they are given,
+then a place uniformly.
 """
 
 from __future__ import annotations
@@ -61,12 +62,14 @@ class Stack:
     image : (z, y, x) any real dtype, as on disk
     target : (z, y, x) uint8: INTERIOR 0, BOUNDARY 1 or UNLABELLED 255
     map : (z, y, x) float32 in [0, 1], the fixed boundary map for a second input stream; None for networks of one stream
+    share : of the patches, relative to the other stacks'; None for the number of places where a patch fits
     """
 
     name: str
     image: NDArray[Any]
     target: NDArray[np.uint8]
     map: NDArray[np.float32] | None = None
+    share: float | None = None
     statistics: SectionStatistics = field(init=False)
 
     def __post_init__(self) -> None:
@@ -136,6 +139,9 @@ class Sampler:
         self.architecture.check_boundary()
         if not self.stacks:
             raise InputError("there must be at least one training stack; got none")
+        without = [stack.name for stack in self.stacks if stack.share is None]
+        if 0 < len(without) < len(self.stacks):
+            raise InputError(f"either all stacks or none must have a share of the patches; '{without[0]}' has none")
         if not sum(self._places(stack) for stack in self.stacks):
             largest = max((stack.image.shape for stack in self.stacks), key=lambda shape: int(np.prod(shape)))
             missing = [max(0, need - have) for need, have in zip(self._input_shape, largest)]
@@ -149,8 +155,8 @@ class Sampler:
     def __call__(self, index: int) -> Sample:
         """Return patch number `index`."""
         rng = np.random.default_rng((self.seed, index))
-        places = np.array([self._places(stack) for stack in self.stacks], np.float64)
-        stack = self.stacks[rng.choice(len(self.stacks), p=places / places.sum())]
+        shares = np.array([self._share(stack) for stack in self.stacks])
+        stack = self.stacks[rng.choice(len(self.stacks), p=shares / shares.sum())]
         free = [n - need + 1 for n, need in zip(stack.image.shape, self._input_shape)]
         start = tuple(int(rng.integers(n)) for n in free)
         box = Box(start, tuple(a + n for a, n in zip(start, self._input_shape)))
@@ -173,6 +179,10 @@ class Sampler:
     def _places(self, stack: Stack) -> int:
         return int(np.prod([max(0, n - need + 1) for n, need in zip(stack.image.shape, self._input_shape)]))
 
+    def _share(self, stack: Stack) -> float:
+        places = self._places(stack)
+        return float(places if stack.share is None or not places else stack.share)
+
     def _vary(
         self, inputs: list[NDArray[np.float32]], target: NDArray[np.uint8], rng: np.random.Generator
     ) -> tuple[list[NDArray[np.float32]], NDArray[np.uint8]]:
@@ -183,7 +193,7 @@ class Sampler:
         if self.grey:
             inputs = [grey(inputs[0], self.grey, rng=rng), *inputs[1:]]
         if self.flips:
-            square = self.patch[1] == self.patch[2]
+            square = self._input_shape[1] == self._input_shape[2]
             *varied, target = random_flips([*inputs, target], rng=rng, transpose=square)  # type: ignore[assignment]
             inputs = varied  # type: ignore[assignment]
         return [one.copy() for one in inputs], target.copy()

@@ -85,6 +85,12 @@ class Recipe:
         return rate
 
 
+RECIPES = {
+    "paper": Recipe(),  # Lee et al., NIPS 2015: for dense patches
+    "fast": Recipe("muon", 0.005, schedule="cosine", warmup=10, grey=0.3),  # for patches on a lattice (spacing)
+}
+
+
 @dataclass(frozen=True)
 class Validation:
     """Result on the validation stacks: best pixel error, its threshold on P(boundary), unweighted loss."""

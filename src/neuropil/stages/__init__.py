@@ -11,6 +11,7 @@ STAGES = {
     "data": "list or fetch public data sets",
     "synthetic": "make a realistic stack with perfect truth",
     "train": "train networks, recursively where asked",
+    "models": "list the packaged models, or tell about one",
     "predict": "run trained networks densely over a volume",
     "import-znn": "take over a network that ZNN trained",
     "plan": "show how a network runs on this machine, layer by layer",

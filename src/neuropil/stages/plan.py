@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from neuropil.networks.tuning import Plan
 
 EXAMPLES = [
-    "neuropil plan --weights runs/demo/model.safetensors --shape 1,256,256",
+    "neuropil plan --weights vd2d3d-sstem --shape 1,256,256",
     "neuropil plan --weights runs/demo/model.safetensors --shape 1,256,256 --training --spacing 8",
 ]
 POSITIONAL = ()
@@ -29,7 +29,7 @@ POSITIONAL = ()
 class Config(StageConfig):
     """Fields of [plan]."""
 
-    weights: Path = Field(description="model file (safetensors) that `neuropil train` wrote")
+    weights: Path = Field(description="packaged model (`neuropil models`), or model file that `neuropil train` wrote")
     shape: Triple = Field(description="output voxels of a pass, z,y,x")
     training: bool = Field(False, description="a training step instead of prediction")
     spacing: int = Field(1, gt=0, description="of the voxels learnt from; see train")

@@ -1,7 +1,7 @@
 """Run trained networks densely over a volume: image in, boundary map out.
 
-The output has the input's size (borders are mirrored). A recursive pair runs as one model. Stopped at any moment, the
-same command continues.
+The output has the input's size (borders are mirrored). A recursive pair runs as one model, and a packaged model by its
+name. Stopped at any moment, the same command continues.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from neuropil.errors import InputError, NeuropilError
 from neuropil.files import write_json
 from neuropil.geometry import Box, grid
 from neuropil.machine import Precision
+from neuropil.networks.packaged import voxel_sizes, weights_path
 from neuropil.progress import duration
 from neuropil.stages import StageResult
 from neuropil.stages.common import (
@@ -41,19 +43,25 @@ from neuropil.stages.common import (
 )
 from neuropil.volume import Volume, open_volume
 from neuropil.volume.base import storage_errors
+from neuropil.volume.resampled import ResampledVolume, resample
 
 EXAMPLES = [
+    "neuropil predict --weights vd2d3d-sstem --input stack.tif --output boundary.h5:map",
+    "neuropil predict --weights vd2d3d-sstem --input fine.zarr --output boundary.h5:map --resample",
     "neuropil predict --weights runs/vnc/model.safetensors --input stack.tif --output boundary.h5:map",
     "neuropil predict --weights vd2d.safetensors --input stack.zarr --output map.zarr --sections 0:20 --max-memory 4",
 ]
 POSITIONAL = ()
 log = logging.getLogger("neuropil")
 
+ALIKE = 1.5
+"""Ratio of pixel sizes from which on a model is taken to see something else than it was trained on."""
+
 
 class Config(StageConfig):
     """Fields of [predict]."""
 
-    weights: Path = Field(description="model file (safetensors) that `neuropil train` wrote")
+    weights: Path = Field(description="packaged model (`neuropil models`), or model file that `neuropil train` wrote")
     input: str = Field(description="URI of the image volume")
     output: str = Field(description="URI of the boundary map to write")
     sections: Sections | None = Field(None, description="only these sections, START:STOP")
@@ -64,6 +72,7 @@ class Config(StageConfig):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     precision: Precision = Field("float32", description="of the network")
     augment: bool = Field(False, description="average over the 8 flips and rotations of a section")
+    resample: bool = Field(False, description="predict at the model's voxel size in y and x, not at the image's")
     dtype: Literal["uint8", "float32"] = Field("uint8", description="on disk; uint8 stores probability times 255")
     overwrite: bool = Field(False, description="replace an output that exists")
     fresh: bool = Field(False, description="forget unfinished work at the output")
@@ -73,19 +82,22 @@ def run(config: Config) -> StageResult:
     """Predict the whole volume, block by block, then write the output in one go."""
     from neuropil.networks import checkpoint
 
-    model = checkpoint.load_model(config.weights)
+    weights = weights_path(config.weights)
+    model = checkpoint.load_model(weights)
     refuse_outputs([config.output], config.input, overwrite=config.overwrite)
     start = time.monotonic()
-    with open_volume(config.input) as volume:
+    with open_volume(config.input) as source:
+        whole = image_box(source, config.sections)
+        volume = _at_trained_size(config, model.card, source)
         plan = _plan(config, model, volume)
         # What decides the result; weights or an image that changed make another run.
-        parameters = dump(config) | {"weights": fingerprint(config.weights), "values of the image": plan.image}
+        parameters = dump(config) | {"weights": fingerprint(weights), "values of the image": plan.image}
         for free in ("overwrite", "fresh", "device", "max_memory", "tile", "output", "dtype"):
             parameters.pop(free)
         ledger = Ledger(sidecar(config.output, "unfinished"), parameters, fresh=config.fresh)
         try:
             maps = _predict_chain(config, model, volume, plan, ledger)
-            _write(config, maps, plan.box.shape, placed(volume, plan.box))
+            _write(config, maps, plan.box.shape, whole.shape, placed(source, whole))
         except (NeuropilError, OSError):
             if not ledger.done:  # nothing to continue from
                 ledger.remove()
@@ -96,15 +108,48 @@ def run(config: Config) -> StageResult:
         "weights_sha256": parameters["weights"],
         "model": model.name,
         "card": model.card,
+        "predicted_at": volume.metadata.voxel_size,
         "versions": versions(),
         "seconds": round(seconds, 2),
     }
     write_json(sidecar(config.output, "json"), record)
     ledger.remove()
-    shape = plan.box.shape
-    rate = plan.box.size / seconds / 1e3
-    text = f"{config.output}: boundary map {shape} by {model.name}, {seconds:.1f} s, {rate:.1f} kvoxel/s"
-    return StageResult(text, {"output": config.output, "shape": shape, **record})
+    rate = whole.size / seconds / 1e3
+    text = f"{config.output}: boundary map {whole.shape} by {model.name}, {seconds:.1f} s, {rate:.1f} kvoxel/s"
+    return StageResult(text, {"output": config.output, "shape": whole.shape, **record})
+
+
+def _at_trained_size(config: Config, card: Mapping[str, Any], image: Volume) -> Volume:
+    """Return the image as it shall be predicted: as it is, or resampled to the nearest size that was trained on.
+
+    Raises
+    ------
+    InputError : it shall be resampled and one of the two voxel sizes is not known
+    """
+    trained, size = voxel_sizes(card), image.metadata.voxel_size
+    if config.resample and not trained:
+        raise InputError(f"resample: the card of {config.weights} does not say at which voxel size it was trained")
+    if config.resample and size is None:
+        raise InputError(
+            f"resample: {image.uri} does not say its voxel size; record it with `neuropil convert --voxel-size Z,Y,X`"
+        )
+    if not trained or size is None:
+        return image
+    least, most = np.min(trained, axis=0), np.max(trained, axis=0)
+    if config.resample:
+        wanted = (size[0], *np.clip(size, least, most).tolist()[1:])
+        log.info("%s has voxels of %s nm, predicted at %s", image.uri, _nm(size), _nm(wanted))
+        return ResampledVolume(image, size, wanted)
+    if any(not a / ALIKE <= have <= b * ALIKE for have, a, b in list(zip(size, least, most))[1:]):
+        log.warning(
+            "%s has voxels of %s nm, %s was trained at %s: expect a poor map; --resample predicts at the model's size",
+            image.uri, _nm(size), config.weights, " to ".join(dict.fromkeys(map(_nm, (least, most)))),
+        )  # fmt: skip
+    return image
+
+
+def _nm(size: Iterable[float]) -> str:
+    return "×".join(f"{length:.3g}" for length in size)
 
 
 @dataclass(frozen=True)
@@ -143,9 +188,6 @@ def _plan(config: Config, model: Any, volume: Volume) -> _Plan:
     planning.warn_if_slow(device, config.precision)
     for network in model.networks:
         network.to(device)
-    trained, size = model.card.get("voxel_size"), volume.metadata.voxel_size
-    if trained and size and not np.allclose(trained, size, rtol=0.2):
-        log.warning("the model was trained at %s nm; %s has %s nm (z, y, x)", tuple(trained), volume.uri, size)
     with finite(volume.uri):
         statistics = SectionStatistics.of(lambda z: volume.read(_section(box, z))[0], box.shape[0])
     measured = statistics.mean.tobytes() + statistics.deviation.tobytes()
@@ -237,11 +279,11 @@ def _scratch(ledger: Ledger, name: str, shape: tuple[int, ...]) -> Path:
     return path
 
 
-def _write(config: Config, maps: Path, shape: tuple[int, ...], place: dict[str, Any]) -> None:
-    """Copy the finished map into the output, a block at a time."""
+def _write(config: Config, maps: Path, made: tuple[int, ...], shape: tuple[int, ...], place: dict[str, Any]) -> None:
+    """Copy the finished map into the output, a block at a time, from the shape it was made in to the input's."""
 
     def stored(part: Box) -> NDArray[Any]:
-        values = _cut(maps, part)
+        values = resample(partial(_cut, maps), made, shape, part).clip(0, 1)
         return np.rint(values * 255).astype(np.uint8) if config.dtype == "uint8" else values
 
     source = ComputedVolume(shape, config.dtype, stored)

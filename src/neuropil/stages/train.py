@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from neuropil.files import write_json
 from neuropil.networks import inference
 from neuropil.networks.checkpoint import Model, load_model, pick_device, read_tensors, save_model
 from neuropil.networks.network import DenseNetwork
+from neuropil.networks.packaged import read_card, weights_path
 from neuropil.networks.sampling import BOUNDARY, INTERIOR, UNLABELLED, Sampler, Stack
 from neuropil.networks.training import train
 from neuropil.segmentation.boundary import boundary_from_labels
@@ -121,7 +123,8 @@ class _Stacks:
                 raise InputError(f"labels of stack '{one.name}' must be integers; {one.labels} holds {labels.dtype}")
             self.voxel_sizes.append(image.metadata.voxel_size)
             with finite(one.image):
-                return Stack(one.name, image.read(box), _target(one, labels.read(box), image.shape))
+                target = _target(one, labels.read(box), image.shape)
+                return Stack(one.name, image.read(box), target, share=one.share)
 
     def _with_map(self, stack: Stack, maps_from: str | None) -> Stack:
         if maps_from is None:
@@ -131,7 +134,7 @@ class _Stacks:
         made_with = {"weights": _lineage(self.config, maps_from), "image": self.images[stack.name]}
         if marker.exists() and json.loads(marker.read_text()) == made_with:
             with open_volume(uri) as volume:
-                return Stack(stack.name, stack.image, stack.target, volume.read())
+                return replace(stack, map=volume.read())
         log.info("map of %s by %s", stack.name, maps_from)
         network = _network(_weights(self.config, maps_from)).to(pick_device(self.config.device))
         source = self._with_map(stack, network_of(self.config, maps_from).maps_from)
@@ -139,7 +142,7 @@ class _Stacks:
         marker.unlink(missing_ok=True)
         write_volume(uri, made, kind="boundary", place={}, overwrite=True)
         write_json(marker, made_with)
-        return Stack(stack.name, stack.image, stack.target, made)
+        return replace(stack, map=made)
 
 
 def _target(one: StackConfig, labels: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -171,7 +174,7 @@ def _train_one(config: Config, net: NetworkConfig, stacks: _Stacks, validation: 
         log.info("%s: done before", net.name)
     network = DenseNetwork(architecture_of(config, net), config.seed)
     if net.initialise_from is not None:
-        network.take_over(_network(_weights(config, net.initialise_from)).named_weights())
+        network.take_over(_start(config, net.initialise_from, network).named_weights())
     _check_inputs(config, net, folder, stacks)
     if net.continues is not None:
         _copy_state(config.output / net.continues, folder)
@@ -187,7 +190,9 @@ def _train_one(config: Config, net: NetworkConfig, stacks: _Stacks, validation: 
         recipe.elastic,
         net.spacing,
     )
-    card = _card(config, stacks) | {"name": net.name, "network": dump(net), "recipe": vars(recipe)}
+    card = (
+        _card(config, stacks) | {"name": net.name, "network": dump(net), "recipe": vars(recipe)} | _origin(config, net)
+    )
     best = train(
         network.to(pick_device(config.device)),
         sampler,
@@ -239,9 +244,15 @@ def _network(path: Path) -> DenseNetwork:
     return load_model(path).networks[0]
 
 
+def _start(config: Config, name: str, network: DenseNetwork) -> DenseNetwork:
+    """Return what to begin with: of a model's networks the one that has the most weights in common with this one."""
+    networks = load_model(_weights(config, name)).networks
+    return max(networks, key=lambda one: len(network.shared_with(one.named_weights())))
+
+
 def _weights(config: Config, name: str) -> Path:
-    """Path of a network of this run by name, or of a weights file."""
-    return config.output / name / f"{config.use}.safetensors" if name in names_of(config) else Path(name)
+    """Path of a network of this run by name, of a packaged model by name, or of a weights file."""
+    return config.output / name / f"{config.use}.safetensors" if name in names_of(config) else weights_path(name)
 
 
 def _lineage(config: Config, name: str) -> list[str]:
@@ -250,18 +261,31 @@ def _lineage(config: Config, name: str) -> list[str]:
     return [fingerprint(_weights(config, name)), *(_lineage(config, parent) if parent else [])]
 
 
+def _origin(config: Config, net: NetworkConfig) -> dict[str, Any]:
+    """Entry of the card of a fine-tuned network: the weights it began with, whose licence its own must respect."""
+    name = net.initialise_from
+    if name is None or name in names_of(config):
+        return {}
+    path = weights_path(name)
+    origin = {"network": net.name, "weights": name, "sha256": fingerprint(path)}
+    return {"initialised_from": origin | {"licence": read_card(path).get("licence")}}
+
+
 def _chain(config: Config, stacks: _Stacks) -> Model:
     paths = [_weights(config, name) for name in model_of(config)]
     parts = [read_tensors(path)[1] for path in paths]
-    return Model(tuple(_network(path) for path in paths), _card(config, stacks) | {"parts": parts})
+    origins = [part["initialised_from"] for part in parts if "initialised_from" in part]
+    card = _card(config, stacks) | ({"initialised_from": origins} if origins else {}) | {"parts": parts}
+    return Model(tuple(_network(path) for path in paths), card)
 
 
 def _card(config: Config, stacks: _Stacks) -> dict[str, Any]:
-    size = next((size for size in stacks.voxel_sizes if size), None)
+    sizes = sorted({size for size in stacks.voxel_sizes if size})
     return {
         "data": [dump(stack) for stack in config.stacks],
         "validation_data": [dump(stack) for stack in config.validation],
-        "voxel_size": size,
+        "voxel_size": sizes[0] if sizes else None,
+        "voxel_sizes": sizes,
         "seed": config.seed,
         "notes": config.notes,
     }
@@ -281,9 +305,9 @@ def _check_data(config: Config, stacks: _Stacks, validation: _Stacks) -> None:
 
 
 def _check_shared(config: Config, net: NetworkConfig, name: str) -> None:
-    known = name in names_of(config)
-    source = DenseNetwork(architecture_of(config, network_of(config, name))) if known else _network(Path(name))
-    if not DenseNetwork(architecture_of(config, net)).shared_with(source.named_weights()):
+    network, known = DenseNetwork(architecture_of(config, net)), name in names_of(config)
+    source = DenseNetwork(architecture_of(config, network_of(config, name))) if known else _start(config, name, network)
+    if not network.shared_with(source.named_weights()):
         raise ConfigError(
             f"initialise_from of network '{net.name}': its first layer has another name or size in '{name}'"
         )

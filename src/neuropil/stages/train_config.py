@@ -9,16 +9,31 @@ import logging
 import sys
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from neuropil.config import Name, Names, Sections, StageConfig, Triple, nearest
 from neuropil.errors import ConfigError
 from neuropil.networks.architecture import ARCHITECTURES, Architecture
-from neuropil.networks.training import Recipe
+from neuropil.networks.training import RECIPES, Recipe
 
 log = logging.getLogger("neuropil")
+
+
+def _named(value: Any) -> Any:
+    """Take "fast", or a table whose `base` is "fast", for that recipe with the table's other fields changed."""
+    table = {"base": value} if isinstance(value, str) else value
+    if not isinstance(table, dict) or "base" not in table:
+        return value
+    base, changes = table["base"], {key: field for key, field in table.items() if key != "base"}
+    if base not in RECIPES:
+        known = ", ".join(RECIPES)
+        raise ValueError(f"must be one of {known}, or a table; got {base!r}{nearest(str(base), [*RECIPES])}")
+    return vars(RECIPES[base]) | changes
+
+
+AnyRecipe = Annotated[Recipe, BeforeValidator(_named)]
 
 
 class StackConfig(StageConfig):
@@ -32,6 +47,7 @@ class StackConfig(StageConfig):
     interior_above: int = Field(0, description="a voxel is boundary where its label is not above this value")
     touching_ids: bool = Field(False, description="also boundary: voxels beside another id in their section")
     unlabelled: int | None = Field(None, description="label value of voxels that are not learnt")
+    share: float | None = Field(None, gt=0, description="of the patches, relative to others'; default: as many as fit")
 
 
 class NetworkConfig(StageConfig):
@@ -44,10 +60,10 @@ class NetworkConfig(StageConfig):
     spacing: int = Field(1, gt=0, description="learn from every so-manyth voxel of the patch along y and x")
     updates: int = Field(gt=0, description="number of updates in all")
     maps_from: str | None = Field(None, description="network whose maps are the second input")
-    initialise_from: str | None = Field(None, description="network, or weights file, whose first layers are taken over")
+    initialise_from: str | None = Field(None, description="network, packaged model or weights file to start from")
     continues: str | None = Field(None, description="network whose training goes on here")
     stacks: list[str] | None = Field(None, description="names of the stacks to train on; all by default")
-    recipe: Recipe | None = Field(None, description="instead of [train.recipe]")
+    recipe: AnyRecipe | None = Field(None, description="instead of [train.recipe]")
 
 
 class Config(StageConfig):
@@ -62,7 +78,7 @@ class Config(StageConfig):
         description="networks that predict one after the other; by default the last one and those it takes maps from",
     )
     use: Literal["best", "last"] = Field("best", description="checkpoint that makes maps and the model")
-    recipe: Recipe = Field(Recipe(), description="how networks are trained")
+    recipe: AnyRecipe = Field(Recipe(), description="how networks are trained: a table, or one of paper, fast")
     seed: int = Field(0, ge=0, description="of weights, patches and dropout")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     only: str | None = Field(None, description="train this network alone; those before it must be done")

@@ -1,0 +1,275 @@
+"""N4, VD2D and VD2D3D with and without recursion on real sections: the claim of Lee et al. (NIPS 2015), and ablations.
+
+    python benchmarks/paper/run.py [--recipes fast,paper] [--seeds 0,1,2] [--nets NAMES] [--updates N]
+    python benchmarks/paper/run.py --table
+
+The first trains, predicts and scores whatever is not yet in results/ (stop it at any time, the same command goes on)
+and ends with the table; the second makes table and charts of the results alone. The data (split.toml) must be in
+NEUROPIL_DATA. Networks and updates are in fast.toml and paper.toml, which `neuropil train` takes too. Pixel errors are
+at the threshold of the validation part, and best over thresholds (the paper's); Rand F is 2-D, pooled over sections,
+foreground-restricted, by components and by watershed, at the level of the validation part and best over levels.
+"""
+
+import argparse
+import json
+import logging
+import shutil
+import statistics
+import tomllib
+from pathlib import Path
+
+import numpy as np
+
+from neuropil.geometry import Box
+from neuropil.networks.checkpoint import load_model
+from neuropil.networks.inference import predict
+from neuropil.networks.sampling import Stack
+from neuropil.report.charts import Axes, Series, line_chart
+from neuropil.report.collect import training_log
+from neuropil.report.style import CSS
+from neuropil.stages import evaluate, train
+from neuropil.stages.common import versions, write_volume
+from neuropil.stages.train_config import names_of, needs_of, network_of
+from neuropil.volume import open_volume
+
+HERE = Path(__file__).parent
+RUNS = Path("runs/paper")
+SHUFFLED = "vd2d3d_shuffled"
+ORDER = ("n4", "vd2d", "vd2d3d_single", "vd2d3d", SHUFFLED, "vd2d3d_unbalanced", "vd2d3d_flat")
+PAIRS = (("n4", "vd2d"), ("vd2d", "vd2d3d"), *((other, "vd2d3d") for other in ORDER[2:] if other != "vd2d3d"))
+DECODERS = ("components", "watershed")
+POINTS = 40  # of a curve that are kept
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipes", default="fast,paper")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--nets", help="only these; by default all of the recipe's file")
+    parser.add_argument("--updates", type=int, help="of every network, instead of the recipe's")
+    parser.add_argument("--precision", default="auto", help="bfloat16 where the processor computes in it")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--table", action="store_true", help="only show what is in results/")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if not args.table:
+        split()
+        for seed in map(int, args.seeds.split(",")):
+            for recipe in args.recipes.split(","):
+                run(recipe, seed, args)
+    results = [json.loads(path.read_text()) for path in sorted(args.results.glob("*.json"))]
+    text = table(results)
+    (args.results / "table.txt").write_text(text + "\n")
+    (args.results / "charts.html").write_text(charts(results))
+    print(text)
+
+
+def split() -> None:
+    """Write the parts of the stack into files, once."""
+    stack = tomllib.loads((HERE / "split.toml").read_text())["vnc"]
+    if (RUNS / "data/test.h5").exists():
+        return
+    with open_volume(stack["raw"]) as raw, open_volume(stack["labels"]) as labels:
+        place = {"voxel_size": raw.metadata.voxel_size}
+        for part in ("train", "validation", "test"):
+            box = Box(*map(tuple, stack[part]))
+            target = (labels.read(box) > stack["interior_above"]).astype(np.uint8)
+            write_volume(f"{RUNS}/data/{part}.h5:raw", raw.read(box), kind="image", place=place, overwrite=True)
+            write_volume(f"{RUNS}/data/{part}.h5:labels", target, kind="labels", place=place, overwrite=True)
+
+
+def run(recipe: str, seed: int, args) -> None:
+    """Train and score each network of a recipe that has no result yet."""
+    content = tomllib.loads((HERE / f"{recipe}.toml").read_text())["train"]
+    content |= {"seed": seed, "output": str(RUNS / recipe / str(seed))}
+    for one in [content, *content["networks"]]:
+        if "recipe" in one:
+            one["recipe"]["precision"] = args.precision
+        if "updates" in one:
+            one["updates"] = args.updates or one["updates"]
+    config = train.Config.model_validate(content)
+    for name in args.nets.split(",") if args.nets else names_of(config):
+        path = args.results / f"{recipe}-{name}-{seed}.json"
+        if not path.exists():
+            wanted = [network_of(config, one) for one in builds_on(config, name)]
+            result = one_network(config.model_copy(update={"networks": wanted}), name)
+            about = {"network": name, "recipe": recipe, "seed": seed, "precision": args.precision}
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(about | result | {"versions": versions()}) + "\n")
+
+
+def builds_on(config: train.Config, name: str) -> list[str]:
+    """Names of the networks that one builds on, and its own."""
+    found = [other for need in needs_of(config, network_of(config, name)) for other in builds_on(config, need)]
+    return [*dict.fromkeys(found), name]
+
+
+def one_network(config: train.Config, name: str) -> dict:
+    """Train one network with those it builds on, and score it: validation chooses, test is scored once."""
+    if name == SHUFFLED:
+        config = with_shuffled_maps(config)
+    train.run(config)
+    scores: dict = {}
+    fixed, watershed = None, {}
+    for part in ("validation", "test"):
+        uri = f"{config.output}/maps/{part}-{name}.h5:map"
+        write_volume(uri, boundary_map(config, name, part), kind="boundary", place={}, overwrite=True)
+        one = evaluate.run(
+            evaluate.Config(
+                boundary=uri, truth=f"{RUNS}/data/{part}.h5:labels", model=name, search=fixed is None, fixed=fixed,
+                **watershed,
+            )
+        ).data  # fmt: skip
+        watershed = one["watershed"]["parameters"]
+        scores[part] = kept(one)
+        fixed = [one["pixel_error"]["threshold"], *(one[d]["best"]["threshold"] for d in DECODERS)]
+    log = training_log(config.output / name)
+    learning = [[one.update, round(one.pixel_error, 5)] for one in log.validations]
+    return {"updates": network_of(config, name).updates, "seconds": log.seconds, **scores, "learning": learning}
+
+
+def with_shuffled_maps(config: train.Config) -> train.Config:
+    """Give the run a folder of its own, whose maps are in another order than the sections they are of."""
+    output = config.output.with_name(f"{config.output.name}-shuffled")
+    for name in names_of(config)[:-1]:
+        if (output / name).exists():
+            continue
+        shutil.copytree(config.output / name, output / name)
+        for path in (output / name / "maps").glob("*.zarr"):
+            with open_volume(str(path)) as volume:
+                maps = volume.read()
+            write_volume(
+                str(path), maps[other_order(len(maps), config.seed)], kind="boundary", place={}, overwrite=True
+            )
+    return config.model_copy(update={"output": output})
+
+
+def other_order(depth: int, seed: int) -> np.ndarray:
+    """Return a random order in which nothing stays in its place."""
+    rng = np.random.default_rng(seed)
+    while True:
+        order = rng.permutation(depth)
+        if (order != np.arange(depth)).all():
+            return order
+
+
+def boundary_map(config: train.Config, name: str, part: str) -> np.ndarray:
+    """Predict a part by a network and those whose maps it sees."""
+    with open_volume(f"{RUNS}/data/{part}.h5:raw") as raw:
+        image = raw.read()
+    source = network_of(config, name).maps_from
+    maps = boundary_map(config, source, part) if source else None
+    if name == SHUFFLED:
+        maps = maps[other_order(len(maps), config.seed)]
+    network = load_model(config.output / name / "last.safetensors").networks[0]
+    return predict(
+        network, Stack(part, image, np.zeros(image.shape, np.uint8), maps).inputs(network.architecture.streams)
+    )
+
+
+def kept(scores: dict) -> dict:
+    """What is kept of `neuropil evaluate`'s scores: best, at fixed thresholds, and thinned curves."""
+    pixels = scores["pixel_error"]
+    result: dict = {"pixel_error": pixels["best"], "pixel_error_fixed": pixels.get("at_fixed")}
+    result["pixel_curve"] = thinned(pixels["boundary_pixels"]["recall"], pixels["boundary_pixels"]["precision"])
+    for decoder in DECODERS:
+        one = scores[decoder]
+        result[decoder] = {
+            "f": one["best"]["f"],
+            "f_fixed": one["at_fixed"]["f"] if one.get("at_fixed") else None,
+            "vi": sum(one["best"]["vi"].values()),
+            "curve": thinned(one["curve"]["split"], one["curve"]["merge"]),
+        }
+    result["watershed"]["parameters"] = scores["watershed"]["parameters"]
+    return result
+
+
+def thinned(x: list[float], y: list[float]) -> list[list[float]]:
+    """Return a few points of a curve."""
+    index = np.unique(np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int))
+    return [[round(float(x[i]), 4), round(float(y[i]), 4)] for i in index]
+
+
+COLUMNS = {
+    "pixel error": lambda test: test["pixel_error_fixed"],
+    "best": lambda test: test["pixel_error"],
+    "F comp.": lambda test: test["components"]["f_fixed"],
+    "best F comp.": lambda test: test["components"]["f"],
+    "F wshed": lambda test: test["watershed"]["f_fixed"],
+    "best F wshed": lambda test: test["watershed"]["f"],
+    "VI wshed": lambda test: test["watershed"]["vi"],
+}
+
+
+def table(results: list[dict]) -> str:
+    """Mean and standard deviation over seeds on the test sections, and differences of pairs with the same seed."""
+    lines = [f"{'recipe':6} {'network':18} {'updates':>7} {'seeds':>5} " + " ".join(f"{key:>15}" for key in COLUMNS)]
+    for recipe, updates, name in groups(results):
+        seeds = of(results, recipe, updates, name)
+        cells = [spread([column(one["test"]) for one in seeds.values()]) for column in COLUMNS.values()]
+        lines.append(f"{recipe:6} {name:18} {updates:7} {len(seeds):5} " + " ".join(f"{cell:>15}" for cell in cells))
+    lines += ["", "second minus first, same seeds:"]
+    for recipe, updates in sorted({(recipe, updates) for recipe, updates, _ in groups(results)}):
+        for first, second in PAIRS:
+            a, b = of(results, recipe, updates, first), of(results, recipe, updates, second)
+            if both := sorted(a.keys() & b.keys()):
+                apart = [
+                    spread([column(b[seed]["test"]) - column(a[seed]["test"]) for seed in both], "+")
+                    for column in COLUMNS.values()
+                ]
+                pair = f"{second} - {first}"
+                lines.append(f"{recipe:6} {pair:26} {len(both):5} " + " ".join(f"{cell:>15}" for cell in apart))
+    return "\n".join(lines)
+
+
+def groups(results: list[dict]) -> list[tuple[str, int, str]]:
+    """Recipe, updates and network of each line, in the order of the claim."""
+    found = {(one["recipe"], one["updates"], one["network"]) for one in results}
+    return sorted(found, key=lambda one: (one[0], one[1], ORDER.index(one[2])))
+
+
+def of(results: list[dict], recipe: str, updates: int, name: str) -> dict[int, dict]:
+    """Return the results of one line by seed."""
+    key = (recipe, updates, name)
+    return {one["seed"]: one for one in results if (one["recipe"], one["updates"], one["network"]) == key}
+
+
+def spread(values: list[float], sign: str = "") -> str:
+    """Mean ± standard deviation."""
+    deviation = f" ±{statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):{sign}.4f}{deviation}"
+
+
+def charts(results: list[dict]) -> str:
+    """Learning curves and precision-recall curves of the first seed, as one page."""
+    first = [one for one in results if one["seed"] == min(one["seed"] for one in results)]
+    first.sort(key=lambda one: (one["recipe"], ORDER.index(one["network"])))
+    named = {f"{one['network']}, {one['recipe']}": one for one in first}
+    learning = {name: one["learning"] for name, one in named.items() if one["network"] == "vd2d"}
+    last = max(point[0] for points in learning.values() for point in points)
+    parts = [
+        line_chart("VD2D learning", lines(learning), Axes("updates", "validation pixel error", (0, last), (0.05, 0.3)))
+    ]
+    for title, x, y, curve in (
+        ("Boundary pixels", "recall", "precision", lambda one: one["test"]["pixel_curve"]),
+        ("Components", "Rand split score", "Rand merge score", lambda one: one["test"]["components"]["curve"]),
+        ("Watershed", "Rand split score", "Rand merge score", lambda one: one["test"]["watershed"]["curve"]),
+    ):
+        for recipe in sorted({one["recipe"] for one in first}):
+            curves = {name: curve(one) for name, one in named.items() if one["recipe"] == recipe}
+            parts.append(line_chart(f"{title}, {recipe}", lines(curves), Axes(x, y, (0.6, 1), (0.6, 1))))
+    style = f"<!doctype html><meta charset='utf-8'><title>N4, VD2D, VD2D3D</title><style>{CSS}</style>"
+    return f"{style}<main>{''.join(parts)}</main>\n"
+
+
+def lines(curves: dict[str, list]) -> list[Series]:
+    """One line a curve."""
+    return [
+        Series(name, *(tuple(column) for column in zip(*points)), style=index % 6 + 1)
+        for index, (name, points) in enumerate(curves.items())
+    ]
+
+
+if __name__ == "__main__":
+    main()
