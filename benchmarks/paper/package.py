@@ -24,7 +24,7 @@ from neuropil.stages import evaluate
 from neuropil.stages.common import write_volume
 from neuropil.volume import open_volume
 
-MODELS = {"vd2d-sstem": ["vd2d"], "vd2d3d-sstem": ["vd2d", "vd2d3d"]}
+MODELS = {"vd2d-sstem": ["vd2d"], "vd2d3d-sstem": ["vd2d", "vd2d3d"], "vd2d2d-sstem": ["vd2d", "vd2d2d"]}
 VNC, ISBI, AC4 = "data://vnc/vnc_x000-703.h5", "data://isbi2012/isbi2012_z00-19.h5", "data://snemi3d/ac4.h5"
 HELD_OUT = {
     "vnc 15:20": (f"{VNC}:raw", f"{VNC}:labels", (15, 20), {"interior_above": 128}),
@@ -49,7 +49,7 @@ CARD = {
 
 
 def main() -> None:
-    """Score and write both models."""
+    """Score and write the models."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/sstem"))
     args = parser.parse_args()
@@ -69,7 +69,7 @@ def main() -> None:
             folder / f"{name}.safetensors", Model(tuple(networks), CARD | {"scores": scores, "training": training})
         )
         print(name, json.dumps(scores, indent=1))
-    for net in MODELS["vd2d3d-sstem"]:
+    for net in record["networks"]:
         shutil.copyfile(args.run / net / "log.jsonl", Path(__file__).parent / "results" / f"sstem-{net}.log.jsonl")
 
 
