@@ -29,7 +29,7 @@ def _named(value: Any) -> Any:
     base, changes = table["base"], {key: field for key, field in table.items() if key != "base"}
     if base not in RECIPES:
         known = ", ".join(RECIPES)
-        raise ValueError(f"must be one of {known}, or a table; got {base!r}{nearest(str(base), [*RECIPES])}")
+        raise ValueError(f"must be one of {known}, or a table{nearest(str(base), [*RECIPES])}")
     return vars(RECIPES[base]) | changes
 
 
