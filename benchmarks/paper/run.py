@@ -220,7 +220,23 @@ def table(results: list[dict]) -> str:
                 ]
                 pair = f"{second} - {first}"
                 lines.append(f"{recipe:6} {pair:26} {len(both):5} " + " ".join(f"{cell:>15}" for cell in apart))
-    return "\n".join(lines)
+    return "\n".join([*lines, *sooner(results)])
+
+
+def sooner(results: list[dict]) -> list[str]:
+    """Say when the fast recipe reaches the validation error with which the paper's ends, network and seed alike."""
+    said = []
+    for _, updates, name in (group for group in groups(results) if group[0] == "paper"):
+        for seed, slow in of(results, "paper", updates, name).items():
+            last, end = slow["learning"][-1]
+            for fast in (
+                one for one in results if (one["recipe"], one["network"], one["seed"]) == ("fast", name, seed)
+            ):
+                there = next((update for update, error in fast["learning"] if error <= end), None)
+                said.append(
+                    f"{name}, seed {seed}: paper ends at {end:.4f} after {last} updates; fast is there at {there}"
+                )
+    return ["", "pixel error on validation:", *said] if said else []
 
 
 def groups(results: list[dict]) -> list[tuple[str, int, str]]:

@@ -18,11 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from neuropil import __version__
-from neuropil.errors import InputError, StorageFull, VolumeError, VolumeNotFound
+from neuropil.errors import InputError, StorageFull, VolumeError
 from neuropil.files import replacing, write_json
 from neuropil.networks.architecture import Architecture
 from neuropil.networks.network import DenseNetwork
-from neuropil.networks.packaged import weights_path
+from neuropil.networks.packaged import read_card, weights_path
 
 NORMALISATION = "per section: subtract mean, divide by standard deviation"
 
@@ -104,13 +104,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, A
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the JSON header of a safetensors file."""
-    if not path.is_file():
-        raise VolumeNotFound(f"weights file {path} does not exist")
+    header = read_card(path)
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("card", "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError) as error:
         raise VolumeError(f"{path} is not a readable safetensors file: {error}") from None
 
 
