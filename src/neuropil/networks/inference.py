@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from neuropil.errors import InputError
 from neuropil.geometry import Box, grid
-from neuropil.machine import Precision, keep_memory, release
+from neuropil.machine import Precision, apart, keep_memory, release
 from neuropil.networks.architecture import Architecture
 from neuropil.networks.network import DenseNetwork, Form
 from neuropil.networks.planning import choose_tile, dtype_of
@@ -61,7 +61,7 @@ def read_halo(
     view = architecture.field_of_view
     before = [(n - 1) // 2 for n in view]
     halo = box.grow(before, [n - 1 - b for n, b in zip(view, before)])
-    return [read_mirrored(source, shape, halo) for source in sources]
+    return [apart(read_mirrored(source, shape, halo)) for source in sources]
 
 
 class Predictor:
@@ -114,8 +114,7 @@ class Predictor:
             logits = self.network(tensors, forms=self.forms).float()
             # softmax over two classes is the logistic function of their difference
             boundary = torch.sigmoid(logits[0, 1] - logits[0, 0])
-        result: NDArray[np.float32] = boundary.cpu().numpy()
-        return result
+        return apart(boundary.cpu().numpy())
 
 
 def _turn(array: NDArray[np.float32], transpose: bool, flips: tuple[int, ...]) -> NDArray[np.float32]:
