@@ -31,12 +31,12 @@ HELD_OUT = {
     "isbi2012 15:20": (f"{ISBI}:raw", f"{ISBI}:membrane_labels", (15, 20), {}),
     "ac4 85:90": (f"{AC4}:raw", f"{AC4}:labels", (85, 90), {"touching_ids": True}),
 }
+TISSUES = {
+    "vnc": "Drosophila larva, ventral nerve cord, ssTEM",
+    "isbi2012": "Drosophila larva, ventral nerve cord, ssTEM",
+    "ac4": "mouse somatosensory cortex, ssSEM",
+}
 CARD = {
-    "tissues": [
-        "Drosophila larva, ventral nerve cord, ssTEM (sections 5:12 of vnc, 0:10 of isbi2012)",
-        "mouse somatosensory cortex, ssSEM (sections 0:50 of ac4)",
-    ],
-    "voxel_sizes": [[47.5, 4.6, 4.6], [50, 4, 4], [30, 6, 6]],
     "licence": "for non-commercial use, as the data: vnc CC BY-NC-SA 3.0; isbi2012 free for non-commercial image"
     " segmentation software; ac4 without a licence file",
     "citation": [
@@ -56,7 +56,8 @@ def main() -> None:
     record = json.loads((args.run / "run.json").read_text())
     folder = Path(neuropil.__file__).parent / "models"
     for name, nets in MODELS.items():
-        networks = [load_model(args.run / net / "last.safetensors").networks[0] for net in nets]
+        models = [load_model(args.run / net / "last.safetensors") for net in nets]
+        networks = [model.networks[0] for model in models]
         scores = {part: score(args.run, name, networks, *held) for part, held in HELD_OUT.items()}
         training = {
             "config": "examples/sstem.toml",
@@ -65,12 +66,20 @@ def main() -> None:
             "seconds": {net: round(training_log(args.run / net).seconds or 0) for net in nets},
             "seed": record["config"]["seed"],
         }
-        save_model(
-            folder / f"{name}.safetensors", Model(tuple(networks), CARD | {"scores": scores, "training": training})
-        )
+        card = learnt_from(models[-1].card) | CARD | {"scores": scores, "training": training}
+        save_model(folder / f"{name}.safetensors", Model(tuple(networks), card))
         print(name, json.dumps(scores, indent=1))
     for net in record["networks"]:
         shutil.copyfile(args.run / net / "log.jsonl", Path(__file__).parent / "results" / f"sstem-{net}.log.jsonl")
+
+
+def learnt_from(card: dict) -> dict:
+    """Say which sections of which tissue a network learnt from, and their voxel sizes."""
+    parts = [(one["name"], "{}:{}".format(*one["sections"])) for one in card["data"]]
+    return {
+        "tissues": [f"{TISSUES[name]} (sections {sections} of {name})" for name, sections in parts],
+        "voxel_sizes": card["voxel_sizes"],
+    }
 
 
 def score(run: Path, name: str, networks, raw: str, labels: str, sections: tuple[int, int], truth: dict) -> dict:

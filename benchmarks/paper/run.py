@@ -1,6 +1,6 @@
 """N4, VD2D and VD2D3D with and without recursion on real sections: the claim of Lee et al. (NIPS 2015), and ablations.
 
-    python benchmarks/paper/run.py [--recipes fast,paper] [--seeds 0,1,2] [--nets NAMES] [--updates N]
+    python benchmarks/paper/run.py [--tissues NAMES] [--recipes NAMES] [--seeds 0,1,2] [--nets NAMES] [--updates N]
     python benchmarks/paper/run.py --table
 
 The first trains, predicts and scores whatever is not yet in results/ (stop it at any time, the same command goes on)
@@ -27,6 +27,7 @@ from neuropil.networks.sampling import Stack
 from neuropil.report.charts import Axes, Series, line_chart
 from neuropil.report.collect import training_log
 from neuropil.report.style import CSS
+from neuropil.segmentation.boundary import boundary_from_labels
 from neuropil.stages import evaluate, train
 from neuropil.stages.common import versions, write_volume
 from neuropil.stages.train_config import names_of, needs_of, network_of
@@ -35,8 +36,9 @@ from neuropil.volume import open_volume
 HERE = Path(__file__).parent
 RUNS = Path("runs/paper")
 SHUFFLED = "vd2d3d_shuffled"
-ORDER = ("n4", "vd2d", "vd2d3d_single", "vd2d3d", SHUFFLED, "vd2d3d_unbalanced", "vd2d3d_flat")
+ORDER = ("n4", "vd2d", "vd2d3d_single", "vd2d3d", SHUFFLED, "vd2d3d_flat")
 PAIRS = (("n4", "vd2d"), ("vd2d", "vd2d3d"), *((other, "vd2d3d") for other in ORDER[2:] if other != "vd2d3d"))
+TISSUES = tuple(tomllib.loads((HERE / "split.toml").read_text()))
 DECODERS = ("components", "watershed")
 POINTS = 40  # of a curve that are kept
 
@@ -44,7 +46,10 @@ POINTS = 40  # of a curve that are kept
 def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipes", default="fast,paper")
+    parser.add_argument("--tissues", default=",".join(TISSUES))
+    parser.add_argument(
+        "--recipes", default="fast,weighted,paper", help="weighted is fast with the paper's class weights"
+    )
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--nets", help="only these; by default all of the recipe's file")
     parser.add_argument("--updates", type=int, help="of every network, instead of the recipe's")
@@ -54,10 +59,11 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if not args.table:
-        split()
-        for seed in map(int, args.seeds.split(",")):
-            for recipe in args.recipes.split(","):
-                run(recipe, seed, args)
+        for tissue in args.tissues.split(","):
+            split(tissue)
+            for seed in map(int, args.seeds.split(",")):
+                for recipe in args.recipes.split(","):
+                    run(tissue, recipe, seed, args)
     results = [json.loads(path.read_text()) for path in sorted(args.results.glob("*.json"))]
     text = table(results)
     (args.results / "table.txt").write_text(text + "\n")
@@ -65,36 +71,42 @@ def main() -> None:
     print(text)
 
 
-def split() -> None:
-    """Write the parts of the stack into files, once."""
-    stack = tomllib.loads((HERE / "split.toml").read_text())["vnc"]
-    if (RUNS / "data/test.h5").exists():
+def split(tissue: str) -> None:
+    """Write the parts of a stack into files, once; labels are 1 inside of cells, 0 on boundaries."""
+    stack = tomllib.loads((HERE / "split.toml").read_text())[tissue]
+    folder = RUNS / "data" / tissue
+    if (folder / "test.h5").exists():
         return
+    kinds = {key: stack[key] for key in ("interior_above", "touching_ids") if key in stack}
     with open_volume(stack["raw"]) as raw, open_volume(stack["labels"]) as labels:
         place = {"voxel_size": raw.metadata.voxel_size}
         for part in ("train", "validation", "test"):
             box = Box(*map(tuple, stack[part]))
-            target = (labels.read(box) > stack["interior_above"]).astype(np.uint8)
-            write_volume(f"{RUNS}/data/{part}.h5:raw", raw.read(box), kind="image", place=place, overwrite=True)
-            write_volume(f"{RUNS}/data/{part}.h5:labels", target, kind="labels", place=place, overwrite=True)
+            interior = (~boundary_from_labels(labels.read(box), **kinds)).astype(np.uint8)
+            write_volume(f"{folder}/{part}.h5:raw", raw.read(box), kind="image", place=place, overwrite=True)
+            write_volume(f"{folder}/{part}.h5:labels", interior, kind="labels", place=place, overwrite=True)
 
 
-def run(recipe: str, seed: int, args) -> None:
+def run(tissue: str, recipe: str, seed: int, args) -> None:
     """Train and score each network of a recipe that has no result yet."""
-    content = tomllib.loads((HERE / f"{recipe}.toml").read_text())["train"]
-    content |= {"seed": seed, "output": str(RUNS / recipe / str(seed))}
+    weighted = recipe == "weighted"
+    text = (HERE / f"{'fast' if weighted else recipe}.toml").read_text().replace("/vnc/", f"/{tissue}/")
+    content = tomllib.loads(text)["train"] | {"seed": seed}
+    if weighted:
+        content["recipe"]["rebalance"] = "patch"
     for one in [content, *content["networks"]]:
         if "recipe" in one:
             one["recipe"]["precision"] = args.precision
         if "updates" in one:
-            one["updates"] = args.updates or one["updates"]
+            one["updates"] = updates = args.updates or one["updates"]
+    content["output"] = f"{RUNS}/{tissue}/{recipe}{updates}/{seed}"
     config = train.Config.model_validate(content)
     for name in args.nets.split(",") if args.nets else names_of(config):
-        path = args.results / f"{recipe}-{name}-{seed}.json"
+        path = args.results / f"{tissue}-{recipe}{updates}-{name}-{seed}.json"
         if not path.exists():
             wanted = [network_of(config, one) for one in builds_on(config, name)]
             result = one_network(config.model_copy(update={"networks": wanted}), name)
-            about = {"network": name, "recipe": recipe, "seed": seed, "precision": args.precision}
+            about = {"tissue": tissue, "network": name, "recipe": recipe, "seed": seed, "precision": args.precision}
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(about | result | {"versions": versions()}) + "\n")
 
@@ -111,13 +123,14 @@ def one_network(config: train.Config, name: str) -> dict:
         config = with_shuffled_maps(config)
     train.run(config)
     scores: dict = {}
+    parts = parts_of(config)
     fixed, watershed = None, {}
     for part in ("validation", "test"):
         uri = f"{config.output}/maps/{part}-{name}.h5:map"
         write_volume(uri, boundary_map(config, name, part), kind="boundary", place={}, overwrite=True)
         one = evaluate.run(
             evaluate.Config(
-                boundary=uri, truth=f"{RUNS}/data/{part}.h5:labels", model=name, search=fixed is None, fixed=fixed,
+                boundary=uri, truth=f"{parts}/{part}.h5:labels", model=name, search=fixed is None, fixed=fixed,
                 **watershed,
             )
         ).data  # fmt: skip
@@ -127,6 +140,11 @@ def one_network(config: train.Config, name: str) -> dict:
     log = training_log(config.output / name)
     learning = [[one.update, round(one.pixel_error, 5)] for one in log.validations]
     return {"updates": network_of(config, name).updates, "seconds": log.seconds, **scores, "learning": learning}
+
+
+def parts_of(config: train.Config) -> Path:
+    """Folder of the tissue's parts."""
+    return Path(config.stacks[0].image).parent
 
 
 def with_shuffled_maps(config: train.Config) -> train.Config:
@@ -156,7 +174,7 @@ def other_order(depth: int, seed: int) -> np.ndarray:
 
 def boundary_map(config: train.Config, name: str, part: str) -> np.ndarray:
     """Predict a part by a network and those whose maps it sees."""
-    with open_volume(f"{RUNS}/data/{part}.h5:raw") as raw:
+    with open_volume(f"{parts_of(config)}/{part}.h5:raw") as raw:
         image = raw.read()
     source = network_of(config, name).maps_from
     maps = boundary_map(config, source, part) if source else None
@@ -204,51 +222,65 @@ COLUMNS = {
 
 def table(results: list[dict]) -> str:
     """Mean and standard deviation over seeds on the test sections, and differences of pairs with the same seed."""
-    lines = [f"{'recipe':6} {'network':18} {'updates':>7} {'seeds':>5} " + " ".join(f"{key:>15}" for key in COLUMNS)]
-    for recipe, updates, name in groups(results):
-        seeds = of(results, recipe, updates, name)
+    head = f"{'tissue':8} {'recipe':8} {'updates':>7}"
+    lines = [f"{head} {'network':18} {'seeds':>5} " + " ".join(f"{key:>15}" for key in COLUMNS)]
+    for key, name in groups(results):
+        seeds = of(results, key, name)
         cells = [spread([column(one["test"]) for one in seeds.values()]) for column in COLUMNS.values()]
-        lines.append(f"{recipe:6} {name:18} {updates:7} {len(seeds):5} " + " ".join(f"{cell:>15}" for cell in cells))
+        lines.append(f"{start(key)} {name:18} {len(seeds):5} " + " ".join(f"{cell:>15}" for cell in cells))
     lines += ["", "second minus first, same seeds:"]
-    for recipe, updates in sorted({(recipe, updates) for recipe, updates, _ in groups(results)}):
+    for key in dict.fromkeys(key for key, _ in groups(results)):
         for first, second in PAIRS:
-            a, b = of(results, recipe, updates, first), of(results, recipe, updates, second)
+            a, b = of(results, key, first), of(results, key, second)
             if both := sorted(a.keys() & b.keys()):
                 apart = [
                     spread([column(b[seed]["test"]) - column(a[seed]["test"]) for seed in both], "+")
                     for column in COLUMNS.values()
                 ]
                 pair = f"{second} - {first}"
-                lines.append(f"{recipe:6} {pair:26} {len(both):5} " + " ".join(f"{cell:>15}" for cell in apart))
+                lines.append(f"{start(key)} {pair:26} {len(both):5} " + " ".join(f"{cell:>15}" for cell in apart))
     return "\n".join([*lines, *sooner(results)])
 
 
 def sooner(results: list[dict]) -> list[str]:
-    """Say when the fast recipe reaches the validation error with which the paper's ends, network and seed alike."""
+    """Say when the fast recipe reaches the validation error with which the paper's ends, all else alike."""
     said = []
-    for _, updates, name in (group for group in groups(results) if group[0] == "paper"):
-        for seed, slow in of(results, "paper", updates, name).items():
-            last, end = slow["learning"][-1]
-            for fast in (
-                one for one in results if (one["recipe"], one["network"], one["seed"]) == ("fast", name, seed)
-            ):
-                there = next((update for update, error in fast["learning"] if error <= end), None)
-                said.append(
-                    f"{name}, seed {seed}: paper ends at {end:.4f} after {last} updates; fast is there at {there}"
-                )
+    for key, name in groups(results):
+        tissue, recipe, updates = key
+        for seed, slow in of(results, key, name).items() if recipe == "paper" else ():
+            end = slow["learning"][-1][1]
+            for other, _ in (one for one in groups(results) if one[0][:2] == (tissue, "fast") and one[1] == name):
+                if fast := of(results, other, name).get(seed):
+                    there = next((update for update, error in fast["learning"] if error <= end), None)
+                    said.append(
+                        f"{tissue}, {name}, seed {seed}: paper ends at {end:.4f} after {updates} updates;"
+                        f" fast, of {other[2]}, is there at {there}"
+                    )
     return ["", "pixel error on validation:", *said] if said else []
 
 
-def groups(results: list[dict]) -> list[tuple[str, int, str]]:
-    """Recipe, updates and network of each line, in the order of the claim."""
-    found = {(one["recipe"], one["updates"], one["network"]) for one in results}
-    return sorted(found, key=lambda one: (one[0], one[1], ORDER.index(one[2])))
+Key = tuple[str, str, int]  # tissue, recipe, updates
 
 
-def of(results: list[dict], recipe: str, updates: int, name: str) -> dict[int, dict]:
+def key_of(one: dict) -> Key:
+    """Tissue, recipe and updates of a result."""
+    return one["tissue"], one["recipe"], one["updates"]
+
+
+def start(key: Key) -> str:
+    """Give the first columns of a line."""
+    return f"{key[0]:8} {key[1]:8} {key[2]:7}"
+
+
+def groups(results: list[dict]) -> list[tuple[Key, str]]:
+    """Key and network of each line, in the order of the claim."""
+    found = {(key_of(one), one["network"]) for one in results}
+    return sorted(found, key=lambda one: (TISSUES.index(one[0][0]), *one[0][1:], ORDER.index(one[1])))
+
+
+def of(results: list[dict], key: Key, name: str) -> dict[int, dict]:
     """Return the results of one line by seed."""
-    key = (recipe, updates, name)
-    return {one["seed"]: one for one in results if (one["recipe"], one["updates"], one["network"]) == key}
+    return {one["seed"]: one for one in results if (key_of(one), one["network"]) == (key, name)}
 
 
 def spread(values: list[float], sign: str = "") -> str:
@@ -260,21 +292,26 @@ def spread(values: list[float], sign: str = "") -> str:
 def charts(results: list[dict]) -> str:
     """Learning curves and precision-recall curves of the first seed, as one page."""
     first = [one for one in results if one["seed"] == min(one["seed"] for one in results)]
-    first.sort(key=lambda one: (one["recipe"], ORDER.index(one["network"])))
-    named = {f"{one['network']}, {one['recipe']}": one for one in first}
-    learning = {name: one["learning"] for name, one in named.items() if one["network"] == "vd2d"}
-    last = max(point[0] for points in learning.values() for point in points)
-    parts = [
-        line_chart("VD2D learning", lines(learning), Axes("updates", "validation pixel error", (0, last), (0.05, 0.3)))
-    ]
+    first.sort(key=lambda one: ORDER.index(one["network"]))
+    by_key = {key: [one for one in first if key_of(one) == key] for key, _ in groups(first)}
+    parts = []
+    for tissue in dict.fromkeys(key[0] for key in by_key):
+        learning = {
+            f"{one['network']}, {key[1]}": one["learning"] for key, many in by_key.items() if key[0] == tissue
+            for one in many if one["network"] in ("n4", "vd2d", "vd2d3d")
+        }  # fmt: skip
+        last = max(point[0] for points in learning.values() for point in points)
+        axes = Axes("updates", "validation pixel error", (0, last), (0.05, 0.3))
+        parts.append(line_chart(f"Learning, {tissue}", lines(learning), axes))
     for title, x, y, curve in (
         ("Boundary pixels", "recall", "precision", lambda one: one["test"]["pixel_curve"]),
         ("Components", "Rand split score", "Rand merge score", lambda one: one["test"]["components"]["curve"]),
         ("Watershed", "Rand split score", "Rand merge score", lambda one: one["test"]["watershed"]["curve"]),
     ):
-        for recipe in sorted({one["recipe"] for one in first}):
-            curves = {name: curve(one) for name, one in named.items() if one["recipe"] == recipe}
-            parts.append(line_chart(f"{title}, {recipe}", lines(curves), Axes(x, y, (0.6, 1), (0.6, 1))))
+        for (tissue, recipe, updates), many in by_key.items():
+            curves = {one["network"]: curve(one) for one in many}
+            axes = Axes(x, y, (0.6, 1), (0.6, 1))
+            parts.append(line_chart(f"{title}, {tissue}, {recipe}, {updates} updates", lines(curves), axes))
     style = f"<!doctype html><meta charset='utf-8'><title>N4, VD2D, VD2D3D</title><style>{CSS}</style>"
     return f"{style}<main>{''.join(parts)}</main>\n"
 

@@ -87,7 +87,8 @@ class Recipe:
 
 RECIPES = {
     "paper": Recipe(),  # Lee et al., NIPS 2015: for dense patches
-    "fast": Recipe("muon", 0.005, schedule="cosine", warmup=10, grey=0.3),  # for patches on a lattice (spacing)
+    # for patches on a lattice (spacing)
+    "fast": Recipe("muon", 0.005, schedule="cosine", warmup=10, rebalance="none", grey=0.3),
 }
 
 
