@@ -119,3 +119,16 @@ def test_empty_volumes():
 def test_bad_input_is_one_sentence(call, words):
     with pytest.raises(InputError, match=words):
         call()
+
+
+def test_lookup_in_place_and_into_another_array():
+    labels = np.array([[0, 1, 2], [2, 2, 0]], np.uint64)
+    expected = apply_lookup(labels, [0, 5, 6])
+    out = np.empty((2, 3), np.uint64)
+    assert apply_lookup(labels, [0, 5, 6], out=out) is out
+    np.testing.assert_array_equal(out, expected)
+    apply_lookup(labels, [0, 5, 6], out=labels)
+    np.testing.assert_array_equal(labels, expected)
+    for wrong in (np.empty((3, 2), np.uint64), np.empty((2, 3)), np.empty((3, 2), np.uint64).T):
+        with pytest.raises(InputError, match=r"out must be contiguous, uint64, of shape \(2, 3\)"):
+            apply_lookup(labels, [0, 5, 6], out=wrong)

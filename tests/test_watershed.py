@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from strategies import affinities, read_only
 
+from neuropil._kernels import watershed as _kernel
 from neuropil.errors import InputError
 from neuropil.labels import contingency, relabel
 from neuropil.segmentation.region_graph import region_edges
@@ -58,6 +59,23 @@ def test_golden_chains_along_every_axis(values, low, high, expected, tiebreak):
 def test_equals_the_rules_one_after_another(links, low, high):
     expected = reference.watershed(links[0].size, reference.grid_links(links), low, high)
     np.testing.assert_array_equal(watershed(links, low=low, high=high).ravel(), expected)
+
+
+@quick
+@given(affinities(), st.sampled_from(["index", "cpp", "waterz"]), st.integers(2, 5))
+def test_threads_change_nothing(links, tiebreak, threads):
+    one, several = (watershed(links, low=0.2, high=0.8, tiebreak=tiebreak, threads=n) for n in (1, threads))
+    np.testing.assert_array_equal(one, several)
+
+
+@pytest.mark.parametrize("levels", [4, 32, 0])
+@pytest.mark.parametrize("sigma", [0.5, 2.0])
+def test_threads_change_nothing_in_larger_volumes(levels, sigma):
+    links = smooth((40, 30, 33), levels, sigma)
+    links = np.round(links * levels) / np.float32(levels) if levels else links
+    one = watershed(links, low=0.2, high=0.7)
+    for threads in (2, 3, 7, 40):
+        np.testing.assert_array_equal(watershed(links, low=0.2, high=0.7, threads=threads), one)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -153,6 +171,7 @@ def test_percentile_is_a_bin_from_the_quantile():
         (np.full((3, 1, 1, 2), np.nan), {}, "without NaN; got nan"),
         (np.full((3, 1, 1, 2), 1.5), {}, "must lie in \\[0, 1\\]"),
         (np.zeros((3, 1, 1, 2)), {"low": 0.9, "high": 0.1}, "low < high; got low 0.9, high 0.1"),
+        (np.zeros((3, 1, 1, 2)), {"threads": 0}, "threads must be at least 1; got 0"),
         (np.zeros((3, 1, 1, 2)), {"tiebreak": "first"}, "tiebreak must be one of index, cpp, waterz; got 'first'"),
     ],
 )
@@ -166,3 +185,15 @@ def test_bad_percentiles():
         percentile_threshold(np.zeros((3, 2, 2, 2)), 80)
     with pytest.raises(InputError, match="a link inside the volume"):
         percentile_threshold(np.zeros((3, 1, 1, 1)), 0.5)
+
+
+def test_positions_of_voxels_have_64_bits():
+    """So that volumes of 2**32 voxels and more are safe; the arrays that hold positions, by place of the argument."""
+    watershed(smooth((4, 4, 4), 0), low=0.1, high=0.9)
+    checked = 0
+    for kernel, places in ((_kernel.corners, (1, 5)), (_kernel.divide, (1, 2, 3)), (_kernel.basins, (3,))):
+        for signature in kernel.signatures:
+            for k in places:
+                assert signature[k].dtype.bitwidth == 64
+                checked += 1
+    assert checked >= 6

@@ -150,7 +150,9 @@ def relabel(labels: ArrayLike) -> Relabelled:
     return Relabelled(codes, ids)
 
 
-def apply_lookup(labels: ArrayLike, lookup: ArrayLike, *, ids: ArrayLike | None = None) -> NDArray[np.uint64]:
+def apply_lookup(
+    labels: ArrayLike, lookup: ArrayLike, *, ids: ArrayLike | None = None, out: NDArray[np.uint64] | None = None
+) -> NDArray[np.uint64]:
     """Replace every label by what a lookup table says.
 
     Parameters
@@ -162,6 +164,8 @@ def apply_lookup(labels: ArrayLike, lookup: ArrayLike, *, ids: ArrayLike | None 
         label ``ids[k]`` becomes ``lookup[k]``.
     ids
         Integers >= 0, (n,), unique, in any order; may be any uint64. Background need not be listed and stays 0.
+    out
+        Contiguous uint64 array of the shape of `labels` to write to, perhaps `labels` itself; a new one if omitted.
 
     Returns
     -------
@@ -184,7 +188,10 @@ def apply_lookup(labels: ArrayLike, lookup: ArrayLike, *, ids: ArrayLike | None 
     targets = np.ascontiguousarray(_as_labels(lookup, "lookup"), np.uint64)
     if targets.ndim != 1:
         raise InputError(f"lookup must have one axis; got shape {targets.shape}")
-    out = np.empty(array.shape, np.uint64)
+    if out is None:
+        out = np.empty(array.shape, np.uint64)
+    if out.shape != array.shape or out.dtype != np.uint64 or not out.flags.c_contiguous:
+        raise InputError(f"out must be contiguous, uint64, of shape {array.shape}; got {out.dtype} of {out.shape}")
     flat = out.reshape(-1)
     if ids is None:
         if targets.size == 0 or targets[0] != 0:

@@ -20,7 +20,8 @@ def find(parents, a):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _join(parents, a, b):
+def join(parents, a, b):
+    """Make one cluster of two roots; return its root, the smaller."""
     low, high = (a, b) if a < b else (b, a)
     parents[high] = low
     return low
@@ -34,7 +35,7 @@ def link(u, v, limits, start, stop, parents, sizes):
         b = find(parents, np.int64(v[i]))
         if a != b and min(sizes[a], sizes[b]) < limits[i]:
             total = sizes[a] + sizes[b]
-            sizes[_join(parents, a, b)] = total
+            sizes[join(parents, a, b)] = total
 
 
 @njit(cache=True, nogil=True)
@@ -45,7 +46,7 @@ def spanning_forest(u, v, parents, kept):
         b = find(parents, np.int64(v[i]))
         kept[i] = a != b
         if a != b:
-            _join(parents, a, b)
+            join(parents, a, b)
 
 
 @njit(cache=True, nogil=True)

@@ -1,6 +1,9 @@
-"""Greatest affinity over the contact of each pair of fragments, gathered in one pass with a hash table of pairs.
+"""Contacts between fragments, gathered per smaller id by counting, then summed per pair: linear, no hashing, no sort.
 
-Key insight: consecutive contacts often belong to the same pair, so the last place found is tried first.
+Key insight: dense ids make a counting sort possible. One scan counts the contacts of each fragment with greater ones, a
+second writes them, 8 bytes each, into a bucket per fragment; within a bucket a table of last places, indexed by the
+other id, finds the pair. Fragments that touch have been numbered near each other, so tables stay in cache. Slabs of
+sections have buckets of their own, one behind the other: threads change nothing, not even the order of a sum.
 """
 
 from __future__ import annotations
@@ -8,46 +11,159 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from neuropil._kernels.labels import find_pair, grow_pairs
 
-_VALUE = np.uint64(0x7FFFFFFF)
+@njit(cache=True, nogil=True)
+def _count_row(here, back, shift, counts):
+    """Count the contacts of here[x] with back[x - shift] by the smaller id."""
+    for x in range(shift, here.size):
+        a = here[x]
+        b = back[x - shift]
+        if a != b:
+            counts[np.int64(min(a, b))] += 1
 
 
 @njit(cache=True, nogil=True)
-def contacts(fragments, links, dz, dy, dx, table, used):
-    """Raise the value of (smaller id, greater id) to the greatest link between v and v - (dz, dy, dx).
+def count_contacts(fragments, first, last, counts):
+    """Count the contacts of each fragment with those of greater ids, over links back from a slab of sections."""
+    height = fragments.shape[1]
+    for z in range(first, last):
+        for y in range(height):
+            here = fragments[z, y]
+            if z > 0:
+                _count_row(here, fragments[z - 1, y], 0, counts)
+            if y > 0:
+                _count_row(here, fragments[z, y - 1], 0, counts)
+            _count_row(here, here, 1, counts)
+    counts[0] = 0
 
-    Links are unsigned: bytes, or the bits of float32 >= 0, which sort like the numbers. Links of 0 make no entry.
-    Returns the table, perhaps grown, and the number of pairs in it.
+
+@njit(cache=True, nogil=True)
+def _fill_row(here, back, shift, links, lowest, size, places, ids, values):
+    """Write the contacts of here[x] with back[x - shift], whose link is links[x]."""
+    for x in range(shift, here.size):
+        a = here[x]
+        b = back[x - shift]
+        if a != b:
+            k = min(a, b) - lowest
+            if k < size:  # unsigned: ids below the lowest are far above
+                i = 2 * places[np.int64(k)]
+                places[np.int64(k)] += 1
+                values[i] = np.float32(links[x]) + np.float32(0)  # -0.0 becomes 0.0
+                ids[i + 1] = max(a, b)
+
+
+@njit(cache=True, nogil=True)
+def fill_contacts(fragments, links, first, last, lowest, size, places, ids, values):
+    """Write (affinity, greater id) of contacts whose smaller id is lowest + 0 ... size - 1 to the places of the ids.
+
+    ids and values are two views of one array of pairs of 32 bits. Places move on.
     """
-    depth, height, width = fragments.shape
-    last_a = np.uint64(0)
-    last_b = np.uint64(0)
-    place = np.int64(0)
-    for z in range(dz, depth):
-        for y in range(dy, height):
-            for x in range(dx, width):
-                a = fragments[z, y, x]
-                b = fragments[z - dz, y - dy, x - dx]
-                if a == b or a == 0 or b == 0:
-                    continue
-                value = np.uint64(links[z, y, x]) & _VALUE  # without the sign that -0.0 has
-                if value == 0:
-                    continue
-                if a > b:
-                    a, b = b, a
-                if a != last_a or b != last_b:
-                    place = find_pair(table, a, b)
-                    last_a = a
-                    last_b = b
-                old = table[place + 2]
-                if value > old:
-                    table[place] = a
-                    table[place + 1] = b
-                    table[place + 2] = value
-                if old == 0:
-                    used += 1
-                    if 8 * used > table.size:
-                        table = grow_pairs(table)
-                        last_a = np.uint64(0)
-    return table, used
+    height = fragments.shape[1]
+    for z in range(first, last):
+        for y in range(height):
+            here = fragments[z, y]
+            if z > 0:
+                _fill_row(here, fragments[z - 1, y], 0, links[0, z, y], lowest, size, places, ids, values)
+            if y > 0:
+                _fill_row(here, fragments[z, y - 1], 0, links[1, z, y], lowest, size, places, ids, values)
+            _fill_row(here, here, 1, links[2, z, y], lowest, size, places, ids, values)
+
+
+@njit(cache=True, nogil=True)
+def count_pairs(starts, first, last, ids, seen):
+    """Return the number of pairs in buckets first ... last - 1; seen, one place per id, is 0 before and after."""
+    n = 0
+    for k in range(first, last):
+        before = n
+        for i in range(starts[k], starts[k + 1]):
+            b = np.int64(ids[2 * i + 1])
+            if seen[b] <= before:
+                n += 1
+                seen[b] = n
+    for i in range(starts[first], starts[last]):
+        seen[np.int64(ids[2 * i + 1])] = 0
+    return n
+
+
+@njit(cache=True, nogil=True)
+def gather(starts, first, last, ids, values, seen, lowest, u, v, total, count, largest):
+    """Write the pairs of buckets first ... last - 1, ascending, with sum, number and maximum of their contacts.
+
+    seen is one place per id, all 0.
+    """
+    n = 0
+    for k in range(first, last):
+        base = n
+        for i in range(starts[k], starts[k + 1]):
+            b = np.int64(ids[2 * i + 1])
+            if seen[b] <= base:
+                n += 1
+                seen[b] = n
+                v[n - 1] = b
+        _sort(v, base, n)
+        for i in range(base, n):
+            seen[np.int64(v[i])] = i + 1
+            u[i] = lowest + k
+            total[i] = 0
+            count[i] = 0
+            largest[i] = 0
+        for i in range(starts[k], starts[k + 1]):
+            e = seen[np.int64(ids[2 * i + 1])] - 1
+            value = values[2 * i]
+            total[e] += value
+            count[e] += 1
+            largest[e] = max(largest[e], value)
+
+
+@njit(cache=True, nogil=True)
+def _sort(values, first, last):
+    """Sort part of an array in place; most parts are a few values long."""
+    if last - first > 32:
+        values[first:last].sort()
+        return
+    for i in range(first + 1, last):
+        value = values[i]
+        j = i
+        while j > first and values[j - 1] > value:
+            values[j] = values[j - 1]
+            j -= 1
+        values[j] = value
+
+
+@njit(cache=True, nogil=True)
+def count_bins(packed, starts, first, last, scale):
+    """Sort each bucket of (greater id, affinity) pairs in place; return the number of (pair, bin) that occur."""
+    n = 0
+    values = packed.view(np.float32)
+    for k in range(first, last):
+        _sort(packed, starts[k], starts[k + 1])
+        for i in range(starts[k], starts[k + 1]):
+            same = i > starts[k] and packed[i] >> np.uint64(32) == packed[i - 1] >> np.uint64(32)
+            if not same or _bin(values[2 * i], scale) != _bin(values[2 * i - 2], scale):
+                n += 1
+    return n
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _bin(value, scale):
+    return min(np.int64(value * scale), 255)
+
+
+@njit(cache=True, nogil=True)
+def fill_bins(packed, starts, first, last, scale, sizes, bins, counts):
+    """Write the bins of each pair, ascending, their counts, and the number of bins per pair; buckets are sorted."""
+    values = packed.view(np.float32)
+    pair = -1
+    n = -1
+    for k in range(first, last):
+        for i in range(starts[k], starts[k + 1]):
+            level = _bin(values[2 * i], scale)
+            if i == starts[k] or packed[i] >> np.uint64(32) != packed[i - 1] >> np.uint64(32):
+                pair += 1
+                sizes[pair] = 0
+            if sizes[pair] == 0 or bins[n] != level:
+                n += 1
+                bins[n] = level
+                counts[n] = 0
+                sizes[pair] += 1
+            counts[n] += 1

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from neuropil._kernels import region_graph as _kernel
 from neuropil.errors import InputError
 from neuropil.labels import apply_lookup
-from neuropil.segmentation.watershed import check_affinities
+from neuropil.segmentation.contacts import region_contacts
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Edges:
         return Edges.of(u, v, self.affinity)
 
 
-def region_edges(fragments: ArrayLike, affinities: ArrayLike) -> Edges:
+def region_edges(fragments: ArrayLike, affinities: ArrayLike, *, threads: int = 1) -> Edges:
     r"""Return the edges between fragments in contact, by falling affinity.
 
     .. math:: A(i, j) = \max \{a(v, w) : f(v) = i,\ f(w) = j,\ v \sim w\}
@@ -88,6 +87,8 @@ def region_edges(fragments: ArrayLike, affinities: ArrayLike) -> Edges:
         Integers >= 0, (z, y, x); any uint64 ids, 0 is background.
     affinities
         (3, z, y, x), as for `neuropil.segmentation.watershed.watershed`.
+    threads
+        Threads to share the work, >= 1; the result is the same for any number.
 
     Returns
     -------
@@ -107,21 +108,10 @@ def region_edges(fragments: ArrayLike, affinities: ArrayLike) -> Edges:
     >>> edges.u.tolist(), edges.v.tolist(), edges.affinity.tolist()
     ([1], [2], [0.5])
     """
-    links = check_affinities(affinities)
-    ids = np.asarray(fragments)
-    if ids.shape != links.shape[1:] or ids.dtype.kind not in "ui":
-        raise InputError(f"fragments must be integers of shape {links.shape[1:]}; got {ids.dtype} of shape {ids.shape}")
-    ids = np.ascontiguousarray(ids, np.uint64).view()
-    ids.flags.writeable = False
-    raw = links if links.dtype == np.uint8 else links.view(np.uint32)
-    table, used = np.zeros(4 * 1024, np.uint64), 0
-    for channel, (dz, dy, dx) in zip(raw, ((1, 0, 0), (0, 1, 0), (0, 0, 1))):
-        table, used = _kernel.contacts(ids, channel, dz, dy, dx, table, used)
-    entries = table.reshape(-1, 4)
-    entries = entries[entries[:, 2] > 0]
-    values = entries[:, 2].astype(np.uint32)
-    affinity = values / np.float32(255) if links.dtype == np.uint8 else values.view(np.float32)
-    return Edges.of(entries[:, 0], entries[:, 1], affinity)
+    contacts = region_contacts(fragments, affinities, threads=threads)
+    falling = _falling(contacts.largest)  # contacts are unique and in order, so no more needs to be sorted
+    falling = falling[: np.count_nonzero(contacts.largest)]
+    return Edges(contacts.u[falling], contacts.v[falling], contacts.largest[falling])
 
 
 def _order_of_pairs(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.intp]:

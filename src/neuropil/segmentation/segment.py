@@ -60,6 +60,7 @@ def segment_affinities(
     dust: float = 256,
     merge_threshold: float | None = None,
     tiebreak: Tiebreak = "index",
+    threads: int = 1,
 ) -> WatershedSegmentation:
     """Segment a volume by watershed and size-dependent single linkage of its affinities.
 
@@ -77,7 +78,7 @@ def segment_affinities(
         Fragments that still have fewer voxels become background.
     merge_threshold
         Affinity of the cut that makes `segmentation`.
-    tiebreak
+    tiebreak, threads
         As for `watershed`.
 
     Returns
@@ -97,13 +98,13 @@ def segment_affinities(
     >>> result.segmentation.tolist(), result.cut(0.4).tolist()
     ([[[1, 1, 1, 2, 2, 2]]], [[[1, 1, 1, 1, 1, 1]]])
     """
-    links = check_affinities(affinities)
-    basins = watershed(links, low=low, high=high, tiebreak=tiebreak)
-    sizes = fragment_sizes(basins)
-    edges = region_edges(basins, links)
+    links = check_affinities(affinities, threads=threads)
+    fragments = watershed(links, low=low, high=high, tiebreak=tiebreak, threads=threads)
+    sizes = fragment_sizes(fragments)
+    edges = region_edges(fragments, links, threads=threads)
     lookup = size_dependent_linkage(edges, sizes, ConstantSize(size, size_threshold))
     lookup = remove_dust(lookup, sizes, dust)
-    fragments = apply_lookup(basins, lookup)
+    apply_lookup(fragments, lookup, out=fragments)
     tree = merge_tree(edges.contract(lookup), int(lookup.max()))
     if merge_threshold is None:
         return WatershedSegmentation(fragments, tree, fragments)

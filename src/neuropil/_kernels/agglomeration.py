@@ -1,0 +1,275 @@
+"""Agglomeration by priority queue: the pair of clusters with the greatest score merges, until none is left.
+
+An edge is one row of 32 bytes, a line of cache: sum, number, entry in the queue, and its two ends, four bytes each;
+number 2 e or 2 e + 1 names an edge as seen from one end, and each cluster has a list of these numbers. When b merges
+into a, the cluster with the longer list, each edge of b either moves to a or, where a has an edge to the same
+neighbour, becomes one with it; the edge with the smaller number stays. A hash table from pairs of clusters to edges
+finds that edge; what it says of clusters that are gone is never asked for again, so nothing is deleted.
+
+Key insight: a score never rises by merging, so a queue may hold scores of the past: an entry that is too early is put
+back when its turn comes. An entry is one number, score above and edge below, so equal scores go by edge. The edges
+themselves need no heap but one sort; the heap has only what was put back.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+_LOW = np.uint64(0xFFFFFFFF)
+_S32 = np.uint64(32)
+_K = np.uint64(0x9E3779B97F4A7C15)
+
+
+@njit(cache=True, nogil=True)
+def _place(table, key):
+    """Return where the key is in a table of (key, edge), or the empty place for it."""
+    size = table.size // 2
+    p = np.int64((((key * _K) >> _S32) * np.uint64(size)) >> _S32)
+    while table[2 * p] != 0 and table[2 * p] != key:
+        p = np.int64(p + 1 if p + 1 < size else 0)
+    return 2 * p
+
+
+@njit(cache=True, nogil=True)
+def _key(a, b):
+    return (np.uint64(min(a, b)) << _S32) | np.uint64(max(a, b))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _end(h):
+    """Return where the end h of an edge is in the rows, seen as numbers of 32 bits; 0 there means the edge is gone."""
+    return 8 * (h >> 1) + 6 + (h & 1)
+
+
+@njit(cache=True, nogil=True)
+def _fill(table, ends, edges):
+    """Make the table that of the edges that are left; return their number."""
+    table[:] = 0
+    n = 0
+    for e in range(edges):
+        if ends[_end(2 * e)] != 0:
+            key = _key(ends[_end(2 * e)], ends[_end(2 * e + 1)])
+            p = _place(table, key)
+            table[p] = key
+            table[p + 1] = e
+            n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def entries(sums, heads, after, bins, counts, q, out):
+    """Write the first entry of every edge, to its row, too."""
+    queued = sums.view(np.uint64)
+    for e in range(out.size):
+        out[e] = _entry(_score(e, sums, heads, after, bins, counts, q), e)
+        queued[e, 2] = out[e]
+
+
+@njit(cache=True, nogil=True)
+def _push(heap, size, entry):
+    """Put an entry into a heap in which each entry has four below it; return the heap, perhaps a longer one."""
+    if size == heap.size:
+        heap = np.concatenate((heap, heap))
+    i = size
+    while i > 0 and heap[(i - 1) >> 2] > entry:
+        heap[i] = heap[(i - 1) >> 2]
+        i = (i - 1) >> 2
+    heap[i] = entry
+    return heap
+
+
+@njit(cache=True, nogil=True)
+def _pop(heap, size):
+    """Take the first entry from the heap."""
+    entry = heap[size - 1]
+    n = size - 1
+    i = 0
+    while 4 * i + 1 < n:
+        child = 4 * i + 1
+        for other in range(child + 1, min(child + 4, n)):
+            if heap[other] < heap[child]:
+                child = other
+        if heap[child] >= entry:
+            break
+        heap[i] = heap[child]
+        i = child
+    heap[i] = entry
+
+
+@njit(cache=True, nogil=True)
+def _score(e, sums, heads, after, bins, counts, q):
+    """Return the mean, or, if q >= 0, the middle of the bin where the q-quantile is."""
+    if q < 0:
+        return np.float32(sums[e, 0] / sums[e, 1])
+    pivot = min(np.int64(np.floor(q * sums[e, 1] + 1e-9)) + 1, np.int64(sums[e, 1]))
+    i = heads[e]
+    below = counts[i]
+    while below < pivot:
+        i = after[i]
+        below += counts[i]
+    return np.float32((bins[i] + 0.5) / 256)
+
+
+@njit(cache=True, nogil=True)
+def _entry(score, e):
+    """Return the entry of an edge: greater scores, then smaller edges, come first."""
+    return ((_LOW - np.uint64(np.float32(score).view(np.uint32))) << _S32) | np.uint64(e)
+
+
+@njit(cache=True, nogil=True)
+def _combine(e, f, sums, heads, after, bins, counts):
+    """Add edge f to edge e; histograms are lists in ascending order of bins."""
+    sums[e, 0] += sums[f, 0]
+    sums[e, 1] += sums[f, 1]
+    if heads.size == 0:
+        return
+    i, j = heads[e], heads[f]
+    if bins[j] < bins[i]:
+        i, j = j, i
+    heads[e] = i
+    while j >= 0:
+        if bins[i] == bins[j]:
+            counts[i] += counts[j]
+            j = after[j]
+        elif after[i] >= 0 and bins[after[i]] <= bins[j]:
+            i = after[i]
+        else:
+            rest = after[i]
+            after[i] = j
+            i = j
+            j = rest
+
+
+@njit(cache=True, nogil=True)
+def _lists(ends, edges, start, length, room, pool):
+    """Write the list of each cluster into the pool, one behind the other; return where the last one ends."""
+    length[:] = 0
+    for h in range(2 * edges):
+        length[ends[_end(h)]] += 1
+    n = 0
+    for a in range(start.size):
+        start[a] = n
+        n += length[a]
+        room[a] = length[a]
+        length[a] = 0
+    for h in range(2 * edges):
+        a = ends[_end(h)]
+        pool[start[a] + length[a]] = h
+        length[a] += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _make_room(a, more, start, length, room, pool, used):
+    """Move the list of a behind all others if it has no room for more; return the pool, perhaps a longer one."""
+    n = length[a] + more
+    if n <= room[a]:
+        return pool, used
+    if used + 2 * n > pool.size:
+        longer = np.empty(2 * (used + 2 * n), np.int32)
+        longer[:used] = pool[:used]
+        pool = longer
+    pool[used : used + length[a]] = pool[start[a] : start[a] + length[a]]
+    start[a] = used
+    room[a] = 2 * n
+    return pool, used + 2 * n
+
+
+@njit(cache=True, nogil=True)
+def _neighbours(a, halves, ends, table, keys, places):
+    """List the half-edges that are left, with what they will be called as edges of a and where to look for that.
+
+    Returns how many they are. Done for all at once since one look-up does not wait for another.
+    """
+    n = 0
+    for i in range(halves.size):
+        h = np.int64(halves[i])
+        if ends[_end(h)] != 0:
+            halves[n] = h
+            keys[n] = _key(ends[_end(h ^ 1)], a)
+            n += 1
+    for i in range(n):
+        places[i] = _place(table, keys[i])
+    return n
+
+
+@njit(cache=True, nogil=True)
+def agglomerate(rows, order, heads, chain, bins, counts, q, least, nodes, pool, table, u, v, score):
+    """Merge all pairs whose score is at least `least`, best first; write the smallest nodes of both and their score.
+
+    order has the entries of the edges, sorted; nodes (4, n + 1), pool, one place per end of an edge, and the table,
+    zeros for (key, edge), more than twice as many as edges, are room to work in. Changes all arrays.
+    Returns the number of merges.
+    """
+    edges = order.size
+    queued, ends = rows.view(np.uint64), rows.reshape(-1).view(np.uint32)
+    heap, waiting, head = np.empty(1024, np.uint64), 0, 0
+    start, length, room, smallest = nodes[0], nodes[1], nodes[2], nodes[3]
+    for node in range(smallest.size):
+        smallest[node] = node
+    pooled = _lists(ends, edges, start, length, room, pool)
+    keys, places = np.empty(0, np.uint64), np.empty(0, np.int64)
+    used = _fill(table, ends, edges)
+    merges = 0
+    while head < edges or waiting > 0:
+        if waiting > 0 and (head == edges or heap[0] < order[head]):
+            entry = heap[0]
+            _pop(heap, waiting)
+            waiting -= 1
+        else:
+            entry = order[head]
+            head += 1
+        e = np.int64(entry & _LOW)
+        if ends[_end(2 * e)] == 0 or queued[e, 2] != entry:
+            continue
+        now = _score(e, rows, heads, chain, bins, counts, q)
+        queued[e, 2] = _entry(now, e)
+        if queued[e, 2] != entry:  # too early
+            heap = _push(heap, waiting, queued[e, 2])
+            waiting += 1
+            continue
+        if now < least:
+            break
+        a, b = np.int64(ends[_end(2 * e)]), np.int64(ends[_end(2 * e + 1)])
+        if length[a] < length[b]:
+            a, b = b, a
+        u[merges] = min(smallest[a], smallest[b])
+        v[merges] = max(smallest[a], smallest[b])
+        score[merges] = now
+        merges += 1
+        smallest[a] = min(smallest[a], smallest[b])
+        queued[e, 3] = 0
+        more = length[b]
+        if 3 * (used + more) > table.size:
+            used = _fill(table, ends, edges)
+        if more > keys.size:
+            keys, places = np.empty(2 * more, np.uint64), np.empty(2 * more, np.int64)
+        pool, pooled = _make_room(a, more, start, length, room, pool, pooled)
+        halves = pool[start[b] : start[b] + more]
+        for i in range(_neighbours(a, halves, ends, table, keys, places)):
+            h = np.int64(halves[i])
+            d = h >> 1
+            p = places[i]
+            if table[p] != 0 and table[p] != keys[i]:  # taken meanwhile
+                p = _place(table, keys[i])
+            if table[p] != 0:
+                f = np.int64(table[p + 1])
+                kept, gone = min(d, f), max(d, f)
+                _combine(kept, gone, rows, heads, chain, bins, counts)
+                queued[gone, 3] = 0
+                new = _entry(_score(kept, rows, heads, chain, bins, counts, q), kept)
+                if new < queued[kept, 2]:
+                    queued[kept, 2] = new
+                    heap = _push(heap, waiting, new)
+                    waiting += 1
+                if kept != d:
+                    continue
+            else:
+                table[p] = keys[i]
+                used += 1
+            table[p + 1] = d
+            ends[_end(h)] = a
+            pool[start[a] + length[a]] = h
+            length[a] += 1
+    return merges

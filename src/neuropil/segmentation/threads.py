@@ -1,0 +1,46 @@
+"""Threads for kernels, which let others run: work is cut into as many parts, and the parts go on side by side.
+
+What is cut, and how the parts are put together, never changes a result: every function that takes `threads` gives the
+same bits for any number of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from neuropil.errors import InputError
+
+T = TypeVar("T")
+
+
+def split(size: int, threads: int) -> list[tuple[int, int]]:
+    """Cut 0 ... size into at most `threads` ranges (first, last + 1) of about the same length, at least one.
+
+    Raises
+    ------
+    InputError
+        If `threads` is below 1.
+
+    Examples
+    --------
+    >>> split(5, 2), split(1, 4), split(0, 2)
+    ([(0, 2), (2, 5)], [(0, 1)], [(0, 0)])
+    """
+    if threads < 1:
+        raise InputError(f"threads must be at least 1; got {threads}")
+    parts = max(1, min(size, threads))
+    return [(size * k // parts, size * (k + 1) // parts) for k in range(parts)]
+
+
+def run_threads(work: Callable[..., T], tasks: Sequence[Sequence[Any]]) -> list[T]:
+    """Call a function with each list of arguments, each in a thread of its own, and return the results in order.
+
+    >>> run_threads(max, [(1, 2), (4, 3)])
+    [2, 4]
+    """
+    if len(tasks) == 1:
+        return [work(*tasks[0])]
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        return [future.result() for future in [pool.submit(work, *task) for task in tasks]]

@@ -1,0 +1,207 @@
+"""Contacts of fragments and their agglomeration by mean, maximum and quantile."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference_agglomeration as reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from strategies import affinities, ids, labels, read_only
+
+from neuropil.errors import InputError
+from neuropil.labels import apply_lookup, contingency, relabel
+from neuropil.segmentation.agglomeration import agglomerate
+from neuropil.segmentation.contacts import Contacts, region_contacts
+from neuropil.segmentation.linkage import cut
+from neuropil.segmentation.watershed import watershed
+
+quick = settings(max_examples=50, deadline=None)
+QUANTILES = (0.1, 0.5, 0.75, 0.85, 1.0)
+
+
+def smooth(n, seed, sigma=1.5):
+    rng = np.random.default_rng(seed)
+    links = np.stack([ndimage.gaussian_filter(rng.random((n, n, n)), sigma) for _ in range(3)])
+    return ((links - links.min()) / np.ptp(links)).astype(np.float32)
+
+
+def histogram(contacts: Contacts, k: int) -> dict[int, int]:
+    inside = slice(contacts.starts[k], contacts.starts[k + 1])
+    return dict(zip(contacts.bins[inside].tolist(), contacts.bin_counts[inside].tolist(), strict=True))
+
+
+def assert_equal(a: Contacts, b: Contacts) -> None:
+    for name, value in vars(a).items():
+        np.testing.assert_array_equal(value, getattr(b, name), err_msg=name)
+        assert value.dtype == getattr(b, name).dtype
+
+
+def same_partition(a, b) -> bool:
+    table = contingency(a, b)
+    return table.counts.size == table.proposal_ids.size == table.truth_ids.size
+
+
+@quick
+@given(st.data(), affinities(levels=8), st.booleans())
+def test_contacts_equal_reference(data, links, as_bytes):
+    fragments = data.draw(labels(links.shape[1:], ids))
+    links = read_only(np.round(links * 255).astype(np.uint8)) if as_bytes else links
+    contacts = region_contacts(fragments, links, histograms=True)
+    expected = reference.contacts(fragments, links)
+    assert list(zip(contacts.u.tolist(), contacts.v.tolist(), strict=True)) == sorted(expected)
+    for k, pair in enumerate(sorted(expected)):
+        values = np.array(expected[pair])
+        np.testing.assert_allclose(contacts.total[k], values.sum() / (255 if as_bytes else 1), rtol=1e-12)
+        assert contacts.count[k] == values.size
+        assert contacts.largest[k] == np.float32(values.max()) / np.float32(255 if as_bytes else 1)
+        binned = values.tolist() if as_bytes else reference.bins_of(values)
+        assert histogram(contacts, k) == {b: binned.count(b) for b in sorted(set(binned))}
+
+
+def test_threads_and_ranges_of_ids_change_nothing():
+    rng = np.random.default_rng(0)
+    links = rng.random((3, 48, 40, 40), dtype=np.float32)
+    fragments = rng.integers(0, 5000, (48, 40, 40)).astype(np.uint64)  # more contacts than are held at once
+    one = region_contacts(fragments, links, histograms=True)
+    assert one.count.sum() > fragments.size
+    expected = reference.contacts(fragments, links)
+    assert dict(zip(zip(one.u.tolist(), one.v.tolist()), one.count.tolist())) == {
+        p: len(x) for p, x in expected.items()
+    }
+    for threads in (2, 3, 100):
+        assert_equal(one, region_contacts(fragments, links, histograms=True, threads=threads))
+
+
+@quick
+@given(st.data(), affinities(levels=8), st.sampled_from(["mean", "max", *QUANTILES]), st.sampled_from(["all", "max"]))
+def test_agglomeration_equals_reference(data, links, score, start):
+    fragments = relabel(data.draw(labels(links.shape[1:], st.integers(0, 12)))).labels
+    links = read_only((np.round(links * 2**12) / 2**12).astype(np.float32))  # sums are exact in any order
+    contacts = region_contacts(fragments, links, histograms=True)
+    found = reference.contacts(fragments, links)
+    size = int(fragments.max())
+    if isinstance(score, float):
+        binned = {p: reference.bins_of(values) for p, values in found.items()}
+        if start == "max":
+            binned = {p: [max(values)] for p, values in binned.items()}
+        merges, _ = reference.agglomerate(binned, reference.quantile(score))
+        tree = agglomerate(contacts, size, score="quantile", quantile=score, start=start)
+    else:
+        merges, _ = reference.agglomerate(found, reference.mean if score == "mean" else max)
+        tree = agglomerate(contacts, size, score=score)
+    if score != "max":
+        assert list(zip(tree.u.tolist(), tree.v.tolist(), tree.affinity.tolist(), strict=True)) == merges
+    assert tree.affinity.tolist() == [a for _, _, a in merges]
+    for threshold in (0.0, 0.25, 0.5, 0.51):
+        assert same_partition(cut(tree, threshold), cut_merges(merges, size, threshold))
+
+
+def cut_merges(merges, size, threshold):
+    lookup = np.arange(size + 1)
+    for a, b, score in merges:
+        if score >= threshold:
+            lookup[lookup == lookup[b]] = lookup[a]
+    return lookup.astype(np.uint64)
+
+
+@pytest.mark.parametrize("score", ["mean", "quantile"])
+def test_least_only_stops_early(score):
+    links = smooth(20, 0)
+    fragments = watershed(links, low=0.1, high=0.9)
+    contacts = region_contacts(fragments, links, histograms=True)
+    size = int(fragments.max())
+    whole, part = (agglomerate(contacts, size, score=score, least=least) for least in (0.0, 0.5))
+    assert whole.affinity.size == size - 1
+    assert np.all(np.diff(whole.affinity) <= 0)
+    kept = whole.affinity >= 0.5
+    assert 0 < kept.sum() < kept.size
+    np.testing.assert_array_equal(part.affinity, whole.affinity[kept])
+    np.testing.assert_array_equal(part.u, whole.u[kept])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_means_agree_with_waterz(seed, capfd):
+    waterz = pytest.importorskip("waterz")
+    links = smooth(40, seed)
+    fragments = watershed(links, low=0.1, high=0.9)
+    tree = agglomerate(region_contacts(fragments, links), int(fragments.max()))
+    thresholds = [0.3, 0.4, 0.5, 0.6]
+    for t, peer in zip(thresholds, waterz.agglomerate(links, thresholds, fragments=fragments.copy())):
+        assert same_partition(apply_lookup(fragments, cut(tree, 1 - t)), peer)
+    capfd.readouterr()
+
+
+@pytest.mark.parametrize("start", ["all", "max"])
+@pytest.mark.parametrize("percent", [50, 75])
+def test_quantiles_agree_with_waterz_where_nothing_ties(percent, start, capfd):
+    waterz = pytest.importorskip("waterz")
+    begin = "true" if start == "max" else "false"
+    name = f"OneMinus<HistogramQuantileAffinity<RegionGraphType, {percent}, ScoreValue, 256, {begin}>>"
+    compared = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        links = rng.random((3, 3, 3, 4), dtype=np.float32)
+        fragments = rng.integers(1, 8, (3, 3, 4)).astype(np.uint64)
+        binned = {p: reference.bins_of(x) for p, x in reference.contacts(fragments, links).items()}
+        if start == "max":
+            binned = {p: [max(x)] for p, x in binned.items()}
+        _, tied = reference.agglomerate(binned, reference.quantile(percent / 100))
+        if tied:
+            continue
+        compared += 1
+        contacts = region_contacts(fragments, links, histograms=True)
+        tree = agglomerate(contacts, 7, score="quantile", quantile=percent / 100, start=start)
+        thresholds = [0.2, 0.4, 0.6, 0.8]
+        peers = waterz.agglomerate(links, thresholds, fragments=fragments.copy(), scoring_function=name)
+        for t, peer in zip(thresholds, peers):
+            assert same_partition(apply_lookup(fragments, cut(tree, 1 - t)), peer)
+    capfd.readouterr()
+    assert compared >= 5
+
+
+def test_contract_adds_up():
+    links = smooth(12, 4)
+    fragments = watershed(links, low=0.1, high=0.9)
+    lookup = np.arange(int(fragments.max()) + 1, dtype=np.uint64) // 3
+    fine = region_contacts(fragments, links, histograms=True).contract(lookup)
+    coarse = region_contacts(apply_lookup(fragments, lookup), links, histograms=True)
+    np.testing.assert_allclose(fine.total, coarse.total, rtol=1e-12)
+    for name in ("u", "v", "count", "largest", "starts", "bins", "bin_counts"):
+        np.testing.assert_array_equal(getattr(fine, name), getattr(coarse, name))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 2), (3, 4, 5)])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_constant_volumes(shape, value, dtype):
+    links = np.full((3, *shape), value * (255 if dtype == np.uint8 else 1), dtype)
+    fragments = watershed(links, low=0.1, high=0.9)
+    assert set(fragments.ravel().tolist()) == ({0} if value == 0 or shape == (1, 1, 1) else {1})
+    own = np.arange(1, fragments.size + 1, dtype=np.uint64).reshape(shape)  # ties everywhere
+    contacts = region_contacts(own, links, histograms=True)
+    for score in ("mean", "max", "quantile"):
+        tree = agglomerate(contacts, own.size, score=score)
+        assert tree.affinity.size == own.size - 1
+        assert np.ptp(tree.affinity) == 0 if tree.affinity.size else True
+        assert cut(tree, 0).tolist() == [0] + [1] * own.size
+
+
+def test_bad_input_is_one_sentence():
+    links = np.zeros((3, 1, 1, 2), np.float32)
+    contacts = region_contacts([[[1, 2]]], links)
+    with pytest.raises(InputError, match="contacts must have histograms"):
+        agglomerate(contacts, 2, score="quantile")
+    with pytest.raises(InputError, match=r"fragments 1 \.\.\. 1; got 2"):
+        agglomerate(contacts, 1)
+    with pytest.raises(InputError, match="got 'median'"):
+        agglomerate(contacts, 2, score="median")
+    with pytest.raises(InputError, match=r"quantile and least must lie in \[0, 1\]; got 85"):
+        agglomerate(contacts, 2, score="quantile", quantile=85)
+    with pytest.raises(InputError, match="threads must be at least 1; got 0"):
+        region_contacts([[[1, 2]]], links, threads=0)
+    with pytest.raises(InputError, match="without NaN; got nan"):
+        region_contacts([[[1, 2]]], links + np.nan)
+    with pytest.raises(InputError, match=r"shape \(1, 1, 2\); got float64"):
+        region_contacts([[[1.0, 2.0]]], links)
