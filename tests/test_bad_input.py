@@ -28,6 +28,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store(f"{folder}/v.h5:small", image[:2, :40, :5])
     store(f"{folder}/v.h5:narrow", image[:, :, :30])
     store(f"{folder}/map.zarr", (nan > 0).astype(np.float32), kind="boundary")
+    store(f"{folder}/v.h5:links", np.zeros((3, *image.shape), np.float32))
     pair(folder / "pair.safetensors")
     whole = (folder / "pair.safetensors").read_bytes()
     (folder / "cut.safetensors").write_bytes(whole[:-100])
@@ -96,6 +97,14 @@ BAD = [
     ("train run.toml --set train.networks.flat.patch=[1,40,44]", "no stack is large enough.*lacks"),
     ("train run.toml --set train.validation.v.image=v.h5:small --set train.validation.v.labels=v.h5:small"
      " --set train.validation.v.sections=0:2", "smaller than the field of view.*2 more in x"),
+    ("convert v.h5:nan new.zarr --affinities-from waterz", "must hold affinities .c, z, y, x. to be given offsets"),
+    ("convert v.h5:links new.zarr --affinities-from watrez", "'affinities_from' in .convert.: input should be"),
+    ("convert v.h5:links new.zarr --offsets 0,0,1", "3 channels and 1 offsets are given"),
+    ("segment --input v.h5:links --output new.zarr", "does not say which voxels its 3 channels link; record it with"),
+    ("tune --input none.zarr --truth s.h5:labels --output new.toml", "none.zarr does not exist"),
+    ("tune --input map.zarr --truth none.h5:ids --output new.toml", "none.h5 does not exist"),
+    ("tune --input v.h5:links --truth s.h5:labels --output new.toml", "does not say which voxels"),
+    ("tune --input map.zarr --truth s.h5:raw --check-sections 3:9 --output new.toml", "must not overlap"),
     # configuration
     ("predict typo.toml", "unknown key 'wieghts' in .predict.; did you mean 'weights'"),
     ("predict table.toml", "unknown table .predcit. in table.toml; did you mean 'predict'"),

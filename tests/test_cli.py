@@ -73,7 +73,7 @@ def test_help_shows_defaults_as_they_are_typed() -> None:
     assert "(default: 20,512,512)" in shown
     assert "(default: 0)" in shown
     shown = " ".join(command("segment", "--help").out.split())
-    assert "--method {components,watershed}" in shown
+    assert "--method {components,watershed,size" in shown
     assert "--per-section, --no-per-section segment every section by itself (default: on)" in shown
 
 

@@ -19,8 +19,9 @@ PUBLIC = {
     # places and data
     "Box", "grid", "open_volume", "create_volume", "make_tissue",
     # arrays
-    "affinities_from_boundary_map", "boundary_from_labels", "watershed", "segment_affinities", "connected_components",
-    "components_of_map", "region_edges", "size_dependent_linkage", "merge_tree", "cut", "relabel", "apply_lookup",
+    "Affinities", "affinities_from_boundary_map", "affinities_from_labels", "boundary_from_labels", "watershed",
+    "segment_affinities", "connected_components", "components_of_map", "region_edges", "size_dependent_linkage",
+    "merge_tree", "cut", "relabel", "apply_lookup",
     # scores
     "contingency", "rand_scores", "adapted_rand_error", "variation_of_information", "pixel_error", "best_pixel_error",
     "components_curve", "merge_tree_curve",

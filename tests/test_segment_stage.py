@@ -11,6 +11,7 @@ from small import OFFSET, VOXEL_SIZE, command, good, load, sentence, stack, stor
 
 from neuropil.labels import contingency
 from neuropil.metrics.rand import rand_scores
+from neuropil.segmentation.affinities import affinities_from_labels
 from neuropil.segmentation.linkage import MergeTree, cut
 from neuropil.volume import open_volume
 
@@ -89,11 +90,25 @@ def test_affinities(tmp_path: Path, truth: np.ndarray) -> None:
     uri = store(tmp_path / "a.zarr", links, kind="affinities", offsets=offsets)
     good("segment", "--input", uri, "--output", tmp_path / "ids.zarr", *SIZES)
     assert rand_scores(contingency(load(tmp_path / "ids.zarr"), truth)).f == pytest.approx(1)
-    other = store(tmp_path / "b.zarr", links, kind="affinities", offsets=((1, 0, 0), (0, 1, 0), (0, 0, 1)))
+    silent = store(tmp_path / "b.zarr", links)
+    far = store(tmp_path / "c.zarr", links, kind="affinities", offsets=((-2, 0, 0), (0, -1, 0), (0, 0, -1)))
     out = ["--output", tmp_path / "no.zarr"]
     with untouched(tmp_path):
-        assert "affinities must have the offsets" in sentence("segment", "--input", other, *out)
+        assert "does not say which voxels its 3 channels link" in sentence("segment", "--input", silent, *out)
+        assert "no links (-1, 0, 0) or (1, 0, 0)" in sentence("segment", "--input", far, *out)
         assert "needs a boundary map" in sentence("segment", "--input", uri, *out, "--method", "components")
+
+
+@pytest.mark.parametrize("method", ["size", "mean", "quantile", "mutex", "multicut"])
+def test_affinities_stored_at_the_other_end_with_a_long_one(tmp_path: Path, truth: np.ndarray, method: str) -> None:
+    offsets = ((0, 0, 9), (0, 0, 1), (0, 1, 0), (1, 0, 0))
+    links = affinities_from_labels(truth, offsets).affinities
+    how = ["--method", method, *(["--merge-threshold", 0.5] if method != "mutex" else ["--strides", "1,2,2"])]
+    uri = store(tmp_path / "a.zarr", (255 * links).astype(np.uint8), kind="affinities", offsets=offsets, scale=1 / 255)
+    good("segment", "--input", uri, "--output", tmp_path / "ids.zarr", *SIZES, *how)
+    good("segment", "--input", uri, "--output", tmp_path / "some.zarr", *SIZES, *how, "--sections", "1:4")
+    assert rand_scores(contingency(load(tmp_path / "ids.zarr"), truth)).f == pytest.approx(1)
+    assert rand_scores(contingency(load(tmp_path / "some.zarr"), truth[1:4])).f == pytest.approx(1)
 
 
 def test_refusals_leave_nothing(tmp_path: Path, boundary: str) -> None:
@@ -113,6 +128,12 @@ def test_refusals_leave_nothing(tmp_path: Path, boundary: str) -> None:
         assert "drop fragments" in sentence(
             "segment", "--input", boundary, *out, "--fragments", tmp_path / "f.zarr", "--method", "components"
         )
+        assert "method 'mean' needs merge_threshold" in sentence(
+            "segment", "--input", boundary, *out, "--method", "mean"
+        )
+        for method in ("mutex", "multicut"):
+            words = ["--fragments", tmp_path / "f.zarr", "--method", method]
+            assert "leaves no merge tree" in sentence("segment", "--input", boundary, *out, *words)
         assert "low" in sentence("segment", "--input", boundary, *out, "--low", 0.9, "--high", 0.1)
         assert "'rule' in [segment]" in sentence("segment", "--input", boundary, *out, "--rule", "max")
         assert "exists; give --overwrite" in sentence(

@@ -15,6 +15,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 __all__ = [
+    "Affinities",
     "Architecture",
     "Box",
     "ConfigError",
@@ -33,6 +34,7 @@ __all__ = [
     "VolumeNotFound",
     "adapted_rand_error",
     "affinities_from_boundary_map",
+    "affinities_from_labels",
     "apply_lookup",
     "best_pixel_error",
     "boundary_from_labels",
@@ -83,7 +85,7 @@ _HOMES = {
     "networks.inference": ("predict",),
     "networks.network": ("DenseNetwork",),
     "networks.training": ("Recipe", "train"),
-    "segmentation.affinities": ("affinities_from_boundary_map",),
+    "segmentation.affinities": ("Affinities", "affinities_from_boundary_map", "affinities_from_labels"),
     "segmentation.boundary": ("boundary_from_labels",),
     "segmentation.components": ("components_of_map", "connected_components"),
     "segmentation.linkage": ("cut", "merge_tree", "size_dependent_linkage"),

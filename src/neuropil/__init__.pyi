@@ -22,7 +22,7 @@ from neuropil.networks.checkpoint import load_model, save_model
 from neuropil.networks.inference import predict
 from neuropil.networks.network import DenseNetwork
 from neuropil.networks.training import Recipe, train
-from neuropil.segmentation.affinities import affinities_from_boundary_map
+from neuropil.segmentation.affinities import Affinities, affinities_from_boundary_map, affinities_from_labels
 from neuropil.segmentation.boundary import boundary_from_labels
 from neuropil.segmentation.components import (
     components_of_map,
@@ -41,6 +41,7 @@ from neuropil.volume import create_volume, open_volume
 
 __version__: str
 __all__ = [
+    "Affinities",
     "Architecture",
     "Box",
     "ConfigError",
@@ -59,6 +60,7 @@ __all__ = [
     "VolumeNotFound",
     "adapted_rand_error",
     "affinities_from_boundary_map",
+    "affinities_from_labels",
     "apply_lookup",
     "best_pixel_error",
     "boundary_from_labels",

@@ -58,6 +58,15 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _offset_rows(value: Any) -> Any:
+    if isinstance(value, str):
+        return [row.split(",") for row in value.split("/")]
+    return value
+
+
+Offsets = Annotated[list[tuple[int, int, int]], BeforeValidator(_offset_rows)]
+"""Offsets z, y, x of affinities' channels; `-1,0,0/0,-1,0/0,0,-1` on the command line, a list of lists in TOML."""
+
 Name = Annotated[str, BeforeValidator(_plain)]
 """Name of a thing and of its file or folder."""
 

@@ -30,6 +30,16 @@ def quiet_threads() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
 
 
+def cores() -> int:
+    """Return the number of cores that this process may use.
+
+    >>> cores() >= 1
+    True
+    """
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
+
+
 def keep_memory(keep: bool) -> None:
     """Have freed arrays kept for the next ones, or given back. Without effect where the C library is not GNU's.
 

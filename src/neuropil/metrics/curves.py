@@ -238,6 +238,48 @@ def best(curve: Curve) -> CurvePoint:
     return CurvePoint(float(curve.threshold[k]), float(curve.merge[k]), float(curve.split[k]), float(curve.f[k]), k)
 
 
+def flat_range(threshold: ArrayLike, good: ArrayLike, index: int) -> tuple[float, float]:
+    """Return the thresholds around a point of a merge tree's curve for which every segmentation is good.
+
+    The point k stands for all thresholds above ``threshold[k + 1]`` up to ``threshold[k]``, the first point for all
+    above the next, the last for all down to 0. A wide range means that the optimum will hold on other data.
+
+    Parameters
+    ----------
+    threshold
+        Descending, (n,), as from `merge_tree_curve`.
+    good
+        Boolean (n,), for example ``curve.f >= 0.95 * curve.f.max()``.
+    index
+        Place of the optimum; it must be good.
+
+    Returns
+    -------
+    tuple of float
+        Low (not included) and high; high is 1 where nothing needs to be merged.
+
+    Raises
+    ------
+    InputError
+        If lengths differ or the point is not good.
+
+    Examples
+    --------
+    >>> flat_range([0.9, 0.8, 0.6, 0.3], [False, True, True, False], 1)
+    (0.3, 0.8)
+    """
+    levels, kept = np.asarray(threshold, np.float64), np.asarray(good, np.bool_)
+    if levels.ndim != 1 or levels.shape != kept.shape or not 0 <= index < levels.size or not kept[index]:
+        raise InputError(f"index must be a good point of the curve; got {index} of {levels.shape}, {kept.shape}")
+    bad = np.flatnonzero(~kept)
+    first = int(bad[bad < index].max(initial=-1)) + 1
+    after = int(bad[bad > index].min(initial=levels.size))
+    return (
+        float(levels[after]) if after < levels.size else 0.0,
+        float(levels[first]) if first > 0 else max(1.0, float(levels[first])),
+    )
+
+
 @dataclass(frozen=True)
 class _Sweep:
     """What each level has added so far to the sums of x^2 (row 0) and x log2 x (row 1); the first level is no merge."""

@@ -62,6 +62,8 @@ def _data(volume: Volume, seen: Description, warnings: list[str]) -> dict[str, A
         "kind_is_judged": facts.kind is None,
         "scale": facts.scale,
         "offsets": facts.offsets,
+        "one_means": facts.one_means,
+        "mask": facts.mask,
         "values": asdict(seen),
         "sources": facts.sources,
         "warnings": warnings,
@@ -81,6 +83,12 @@ def _text(volume: Volume, seen: Description, warnings: list[str]) -> str:
         rows.append(("scale", f"{facts.scale:.6g}", f"real value = stored × scale; {said.get('scale', '')}"))
     if facts.offsets is not None:
         rows.append(("offsets", " ".join(map(str, facts.offsets)), said.get("offsets", "")))
+    if facts.one_means is not None:
+        rows.append(
+            ("1 means", f"{facts.one_means} object" + "s" * (facts.one_means == "different"), said["one_means"])
+        )
+    if facts.mask is not None:
+        rows.append(("mask", facts.mask, f"volume beside it, 0 where a link is not known; {said['mask']}"))
     rows += _value_rows(facts.kind or seen.kind, seen)
     sampled = seen.sections < seen.of_sections or seen.cropped
     middle = "the middle of " if seen.cropped else ""
@@ -120,7 +128,10 @@ def _warnings(volume: Volume, seen: Description) -> list[str]:
     if kind in ("image", "boundary") and seen.smallest == seen.largest:
         warnings.append(f"all values are {seen.smallest}")
     if facts.kind == "affinities" and facts.offsets is None:
-        warnings.append("affinities without recorded offsets; which voxels each channel links is not known")
+        warnings.append(
+            "affinities without recorded offsets; which voxels each channel links is not known: "
+            "`neuropil convert --affinities-from TOOL` or `--offsets` records it"
+        )
     return warnings
 
 

@@ -1,24 +1,29 @@
-"""Turn a boundary map into a segmentation: connected components, or watershed with size-dependent linkage.
+"""Turn a boundary map or affinities into a segmentation.
 
 A boundary map is segmented section by section unless --no-per-section is given; affinities (c, z, y, x) are segmented
-in 3-D.
+in 3-D, whichever end stores their links: their offsets say it. `neuropil tune` finds the thresholds.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Literal
+from dataclasses import fields
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
-from neuropil.config import Sections, StageConfig, dump
-from neuropil.errors import ConfigError, InputError
+from neuropil.config import Sections, StageConfig, Triple, dump
+from neuropil.errors import ConfigError
 from neuropil.files import replacing, write_json
-from neuropil.segmentation.affinities import affinities_from_boundary_map
+from neuropil.machine import cores
+from neuropil.segmentation.affinities import Affinities, Rule, affinities_from_boundary_map
 from neuropil.segmentation.components import components_of_map
-from neuropil.segmentation.segment import segment_affinities
+from neuropil.segmentation.decoding import Decoder, Method, decode
+from neuropil.segmentation.segment import WatershedSegmentation
 from neuropil.stages import StageResult
+from neuropil.stages.affinities import read_affinities
 from neuropil.stages.common import (
     placed,
     read_boundary,
@@ -34,28 +39,35 @@ EXAMPLES = [
     "neuropil segment --input boundary.h5:map --output segmentation.h5:ids",
     "neuropil segment --input boundary.h5:map --output ids.zarr --method components --threshold 0.4",
     "neuropil segment --input boundary.h5:map --output ids.tif --merge-threshold 0.5 --fragments fragments.tif",
+    "neuropil segment --input affinities.zarr --output ids.zarr --low 0.1 --merge-threshold 0.6",
 ]
 POSITIONAL = ()
-NEAREST = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 
 
 class Config(StageConfig):
     """Fields of [segment]."""
 
-    input: str = Field(description="URI of a boundary map, or of affinities with nearest offsets")
+    input: str = Field(description="URI of a boundary map, or of affinities")
     output: str = Field(description="URI of the segmentation to write (uint64)")
     fragments: str | None = Field(None, description="URI; also write the fragments, with their merge tree beside them")
     sections: Sections | None = Field(None, description="only these sections")
-    method: Literal["components", "watershed"] = Field("watershed", description="decoder")
+    method: Literal["components", Method] = Field("watershed", description="decoder; watershed and size are the same")
     per_section: bool = Field(True, description="segment every section by itself")
     threshold: float = Field(0.5, ge=0, le=1, description="components: interior is where P(boundary) is below")
-    rule: Literal["interior", "min", "mean"] = Field("interior", description="how two voxels of a map make a link")
+    rule: Rule = Field("interior", description="how two voxels of a map make a link")
     low: float = Field(0.3, description="watershed: links at or below this affinity do not count")
     high: float = Field(0.999, description="watershed: links at or above this affinity always join")
     size: float = Field(256, ge=0, description="fragments below this many voxels are merged ...")
     size_threshold: float = Field(0.3, description="... with a neighbour linked at this affinity or above")
     dust: float = Field(256, ge=0, description="segments below this many voxels become background")
-    merge_threshold: float | None = Field(None, description="fragments linked at this affinity or above are merged")
+    quantile: float = Field(0.75, ge=0, le=1, description="method quantile: of the affinities over a contact")
+    strides: Triple = Field((1, 1, 1), description="method mutex: repulsive links are used on this grid only, z,y,x")
+    merge_threshold: float | None = Field(
+        None,
+        description="fragments are merged at this score or above: the strongest"
+        " affinity of their contact, or with other methods its mean or quantile",
+    )
+    threads: int | None = Field(None, ge=1, description="all cores if not given; the result is the same for any number")
     overwrite: bool = Field(False, description="replace outputs that exist")
 
 
@@ -63,49 +75,51 @@ def run(config: Config) -> StageResult:
     """Segment a volume in memory."""
     if config.fragments is not None and config.method == "components":
         raise ConfigError("fragments are what method 'watershed' makes; drop fragments, or the method 'components'")
+    if config.fragments is not None and config.method in ("mutex", "multicut"):
+        raise ConfigError(f"method '{config.method}' leaves no merge tree; drop fragments")
+    if config.method in ("mean", "quantile") and config.merge_threshold is None:
+        raise ConfigError(f"method '{config.method}' needs merge_threshold; neuropil tune finds a good one")
     refuse_outputs([config.output, config.fragments], config.input, overwrite=config.overwrite)
     start = time.monotonic()
     with open_volume(config.input) as volume:
         box = section_box(volume, config.sections)
         place = placed(volume, box)
-        if len(volume.shape) == 4:
-            if config.method == "components":
-                raise InputError(
-                    f"method 'components' needs a boundary map; {config.input} holds affinities {volume.shape}"
-                )
-            if volume.metadata.kind not in (None, "affinities"):
-                raise InputError(f"{config.input} must hold affinities; its metadata call it {volume.metadata.kind}")
-            if volume.metadata.offsets not in (None, NEAREST):
-                raise InputError(
-                    f"affinities must have the offsets {NEAREST}; those of {config.input} are {volume.metadata.offsets}"
-                )
-            source = volume.read(box)
-        else:
-            source = read_boundary(volume, box)
-    if config.method == "components":
+        if len(volume.shape) == 4 and config.method == "components":
+            raise ConfigError(
+                f"method 'components' needs a boundary map; {config.input} holds affinities {volume.shape}"
+            )
+        source = read_affinities(volume, box) if len(volume.shape) == 4 else read_boundary(volume, box)
+    if config.method == "components" and not isinstance(source, Affinities):
         labels = components_of_map(source, config.threshold, per_section=config.per_section)
     else:
-        links = source
-        if source.ndim == 3:
-            links = affinities_from_boundary_map(source, per_section=config.per_section, rule=config.rule)
-        result = segment_affinities(
-            links,
-            low=config.low,
-            high=config.high,
-            size=config.size,
-            size_threshold=config.size_threshold,
-            dust=config.dust,
-            merge_threshold=config.merge_threshold,
+        result = decode(
+            links_of(source, config.per_section, config.rule), decoder_of(config), threads=config.threads or cores()
         )
         labels = result.segmentation
         if config.fragments is not None:
-            write_volume(config.fragments, result.fragments, kind="labels", place=place, overwrite=config.overwrite)
-            tree = result.tree
-            with replacing(sidecar(config.fragments, "tree.npz")) as part, part.open("wb") as file:
-                np.savez(file, u=tree.u, v=tree.v, affinity=tree.affinity)
+            _write_fragments(config.fragments, result, place, overwrite=config.overwrite)
     write_volume(config.output, labels, kind="labels", place=place, overwrite=config.overwrite)
     record = {"config": dump(config), "versions": versions(), "seconds": round(time.monotonic() - start, 2)}
     write_json(sidecar(config.output, "json"), record)
     count = int(labels.max()) if labels.size else 0
     text = f"{config.output}: {count} segments in {labels.shape}, {100 * np.mean(labels == 0):.1f} % background"
     return StageResult(text, {"output": config.output, "segments": count, "shape": labels.shape, **record})
+
+
+def links_of(source: Affinities | NDArray[Any], per_section: bool, rule: Rule = "interior") -> Affinities:
+    """Return affinities as they are, or those of a boundary map."""
+    if isinstance(source, Affinities):
+        return source
+    return Affinities(affinities_from_boundary_map(source, per_section=per_section, rule=rule))
+
+
+def decoder_of(config: Config) -> Decoder:
+    """Return the decoder that a configuration describes."""
+    return Decoder(**{field.name: getattr(config, field.name) for field in fields(Decoder)})
+
+
+def _write_fragments(uri: str, result: WatershedSegmentation, place: dict[str, Any], *, overwrite: bool) -> None:
+    write_volume(uri, result.fragments, kind="labels", place=place, overwrite=overwrite)
+    tree = result.tree
+    with replacing(sidecar(uri, "tree.npz")) as part, part.open("wb") as file:
+        np.savez(file, u=tree.u, v=tree.v, affinity=tree.affinity)

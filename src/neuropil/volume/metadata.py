@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from neuropil.errors import InputError
 
 Kind = Literal["image", "labels", "boundary", "affinities", "mask"]
+OneMeans = Literal["same", "different"]
 Length = tuple[float, float, float]
 KINDS: tuple[str, ...] = get_args(Kind)
 
@@ -38,7 +39,10 @@ class Metadata:
     offset : nm, place of the first voxel
     kind : what the values mean, or None where nothing says so
     scale : real value = stored value * scale, e.g. 1/255 for a boundary map stored as uint8; None means 1
-    offsets : voxels, one (z, y, x) per channel of affinities: channel c links voxel v with v + offsets[c]
+    offsets : voxels, one (z, y, x) per channel of affinities: channel c links voxel v with v + offsets[c], and v stores
+        the value; so a negative offset stores at the higher end
+    one_means : affinities: whether 1 says that both voxels are of the "same" object, or "different" ones
+    mask : affinities: name of the volume beside this one that is 0 where a link is not known; None: all are known
     axes : ("z", "y", "x") or ("c", "z", "y", "x")
     sources : field name -> where the belief came from, in words
 
@@ -51,6 +55,8 @@ class Metadata:
     kind: Kind | None = None
     scale: float | None = None
     offsets: tuple[tuple[int, int, int], ...] | None = None
+    one_means: OneMeans | None = None
+    mask: str | None = None
     axes: tuple[str, ...] = ("z", "y", "x")
     sources: dict[str, str] = field(default_factory=dict)
 
@@ -67,6 +73,8 @@ class Metadata:
             if any(len(row) != 3 for row in rows):
                 raise InputError(f"offsets must list one (z, y, x) per channel; got {self.offsets!r}")
             object.__setattr__(self, "offsets", rows)
+        if self.one_means not in (None, *get_args(OneMeans)):
+            raise InputError(f"one_means must be one of {', '.join(get_args(OneMeans))}; got {self.one_means!r}")
 
 
 def lengths(values: Sequence[Any], name: str, *, positive: bool = False) -> Length:
@@ -111,6 +119,10 @@ def to_json(metadata: Metadata, *, with_place: bool = False) -> dict[str, Any]:
         data["scale"] = metadata.scale
     if metadata.offsets is not None:
         data["offsets"] = [list(row) for row in metadata.offsets]
+    if metadata.one_means is not None:
+        data["one_means"] = metadata.one_means
+    if metadata.mask is not None:
+        data["mask"] = metadata.mask
     return data
 
 
@@ -129,6 +141,8 @@ def from_json(data: Mapping[str, Any] | str | bytes | None, source: str) -> dict
         "kind": "kind",
         "scale": "scale",
         "offsets": "offsets",
+        "one_means": "one_means",
+        "mask": "mask",
     }
     found = {names[key]: (data[key], f"{source} '{key}'") for key in names if data.get(key) is not None}
     if isinstance(data.get("axes"), Sequence):

@@ -117,7 +117,7 @@ def create_volume(
     shape : (z, y, x) or (c, z, y, x), voxels
     dtype : of the stored values; a format that cannot hold it says so
     voxel_size, offset : z, y, x in nm
-    kind, scale, offsets : see `Metadata`
+    kind, scale, offsets : see `Metadata`; in affinities 1 means "same"
     chunk_shape : (z, y, x), the unit of writing; chosen by the format if omitted
     overwrite : replace what is there instead of raising OutputExists
 
@@ -133,6 +133,7 @@ def create_volume(
         kind=kind,
         scale=scale,
         offsets=offsets,  # type: ignore[arg-type]
+        one_means="same" if kind == "affinities" else None,
         axes=("c", "z", "y", "x") if channels else ("z", "y", "x"),
         sources={},
     )
