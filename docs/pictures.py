@@ -1,7 +1,7 @@
 """Draw the pictures of the docs: python docs/pictures.py [FOLDER].
 
 Those of docs/concepts.md take one section of synthetic tissue through the whole chain, with the functions a user would
-call. That of docs/howto/import_znn.md needs real files and is drawn where NEUROPIL_DATA has them. Nothing here is drawn
+call. Those of docs/howto/augmentation.md show three sections, with outlines of their labels, before and after. That of docs/howto/import_znn.md needs real files and is drawn where NEUROPIL_DATA has them. Nothing here is drawn
 by hand, so the pictures change when the code does.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,11 @@ from numpy.typing import NDArray
 
 from neuropil.errors import VolumeNotFound
 from neuropil.labels import apply_lookup
+from neuropil.networks.augmentation import EM_AUGMENTATION, Orientation, Patch, grey
+from neuropil.networks.defects import misalign, missing_sections, out_of_focus, section_noise
 from neuropil.networks.inference import predict
 from neuropil.networks.sampling import SectionStatistics
+from neuropil.networks.warp import random_places, warp
 from neuropil.networks.znn import network_of
 from neuropil.report.pictures import ORANGE, draw, outlines, paint, png_uri
 from neuropil.segmentation.affinities import affinities_from_boundary_map
@@ -46,7 +50,7 @@ Picture = NDArray[np.uint8]
 def main(folder: Path) -> None:
     """Write all pictures into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in {**pictures(), **pictures_of_data()}.items():
+    for name, picture in {**pictures(), **pictures_of_augmentation(), **pictures_of_data()}.items():
         uri = png_uri(picture.repeat(2, axis=0).repeat(2, axis=1))
         (folder / f"{name}.png").write_bytes(base64.b64decode(uri.partition(",")[2]))
 
@@ -75,6 +79,40 @@ def pictures() -> dict[str, Picture]:
         "cuts": np.concatenate([part for one in cuts for part in (one, gap)][:-1], axis=1),
         "segmentation": draw(cuts[1], outlines(truth), (255, 255, 255)),
     }
+
+
+def pictures_of_augmentation() -> dict[str, Picture]:
+    """Return three sections side by side as they are, and after each function of the augmentation."""
+    margin, side = 12, 88
+    tissue = make_tissue((3, 3 * side, 3 * side), rng=np.random.default_rng(3), voxel_size=(30.0, 14.0, 14.0))
+    image, labels = SectionStatistics.of(tissue.image.__getitem__, 3).apply(tissue.image, slice(None)), tissue.ids
+    middle = (slice(None), *2 * (slice(side, 2 * side),))
+    wider = (slice(None), *2 * (slice(side - margin, 2 * side + margin),))
+    here, rng = Patch(image[middle], labels[middle]), np.random.default_rng
+    still = replace(EM_AUGMENTATION, rotation=0, scale=0, shear=0)
+    places = random_places((side, side), EM_AUGMENTATION, rng=rng(4))
+    bent = random_places((side, side), still, elastic=3.0, rng=rng(1))
+    turn = Orientation((2,), (0, 2, 1))
+    patches = {
+        "none": here,
+        "orientation": Patch(*(turn.apply(one) for one in here)),
+        "warp": warp(image, labels, places),
+        "elastic": warp(image, labels, bent),
+        "misalign": misalign(image[wider], labels[wider], margin, rng=rng(2)),
+        "slip": misalign(image[wider], labels[wider], margin, rng=rng(2), slip=True),
+        "missing": missing_sections(*here, rng=rng(32), sections=2),
+        "out_of_focus": out_of_focus(*here, rng=rng(11), sections=2),
+        "noise": section_noise(*here, rng=rng(1), deviation=1.0),
+        "grey": Patch(grey(here.image, 1.0, rng=rng(2)), here.labels),
+    }
+    return {f"augmentation_{name}": _side_by_side(patch) for name, patch in patches.items()}
+
+
+def _side_by_side(patch: Patch) -> Picture:
+    grey_levels = np.clip(patch.image * 45 + 128, 0, 255).astype(np.uint8)
+    gap = np.full((patch.image.shape[1], 4, 3), 255, np.uint8)
+    sections = [draw(one, outlines(ids), ORANGE) for one, ids in zip(grey_levels, patch.labels)]
+    return np.concatenate([part for one in sections for part in (one, gap)][:-1], axis=1)
 
 
 def pictures_of_data() -> dict[str, Picture]:

@@ -14,7 +14,7 @@ from neuropil.networks import packaged
 from neuropil.networks.architecture import ARCHITECTURES
 from neuropil.networks.checkpoint import Model, load_model, save_model
 from neuropil.networks.network import DenseNetwork
-from neuropil.networks.training import Recipe
+from neuropil.networks.recipe import Recipe
 from neuropil.stages import STAGES
 from neuropil.stages.train_config import check
 from neuropil.synthetic import make_tissue
@@ -103,3 +103,29 @@ def test_the_tutorial_s_example_runs(tmp_path, monkeypatch, capsys):
     assert [part["initialised_from"]["licence"] for part in model.card["parts"]] == ["NC", "NC"]
     with h5py.File("runs/own/segmentation.h5") as file:
         assert file["ids"].shape == (5, 112, 116)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "voxel_size", "patch"),
+    [("ac4", (24, 128, 128), (30.0, 12.0, 12.0), "[8, 64, 64]"), ("fib25", (64, 64, 72), (10.0,) * 3, "[56, 56, 56]")],
+)
+def test_the_examples_for_affinities_run(name, shape, voxel_size, patch, tmp_path, monkeypatch, capsys):
+    """One update, on synthetic tissue under the name of the real file."""
+    path = PAPER.with_name(f"affinities_{name}.toml")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NEUROPIL_DATA", str(tmp_path / "data"))
+    tissue = make_tissue(shape, rng=np.random.default_rng(0), voxel_size=voxel_size)
+    file, labels = (tomllib.loads(path.read_text())["train"]["stacks"][0][key] for key in ("image", "labels"))
+    data = tmp_path / "data" / file.removeprefix("data://").partition(":")[0]
+    data.parent.mkdir(parents=True)
+    with h5py.File(data, "w") as made:
+        made["raw"], made[labels.rpartition(":")[2]] = tissue.image, tissue.ids
+        made.attrs["voxel_size_nm_zyx"] = tissue.voxel_size
+    sets = {"stacks.0.sections": "[0, 14]" if name == "ac4" else "[0, 60]", "networks.affinities.updates": 1,
+            "networks.affinities.patch": patch, "device": "cpu", "validation": "[]"}  # fmt: skip
+    words = [word for key, value in sets.items() for word in ("--set", f"train.{key}={value}")]
+    assert main(["train", str(path), "--quiet", *words]) == 0, capsys.readouterr().err
+    sections = "14:24" if name == "ac4" else "4:64"
+    assert main(["predict", str(path), "--quiet", "--sections", sections]) == 0, capsys.readouterr().err
+    with h5py.File(f"runs/affinities_{name}/affinities.h5") as file:
+        assert file["affinities"].shape == (12, 10 if name == "ac4" else 60, *shape[1:])

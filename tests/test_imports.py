@@ -27,6 +27,7 @@ PUBLIC = {
     "components_curve", "merge_tree_curve",
     # networks
     "Architecture", "N4", "VD2D", "VD2D3D", "DenseNetwork", "Recipe", "train", "predict", "load_model", "save_model",
+    "UNetArchitecture", "architecture_for", "RSUNet", "predict_affinities",
     # errors
     "NeuropilError", "InputError", "ConfigError", "VolumeNotFound", "VolumeError", "OutputExists", "StorageFull",
     "RunMismatch", "MissingExtra",

@@ -14,7 +14,7 @@ import pytest
 
 from neuropil.config import load
 from neuropil.geometry import Box
-from neuropil.networks.training import RECIPES
+from neuropil.networks.recipe import RECIPES
 from neuropil.stages import train
 from neuropil.stages.train_config import architecture_of, check
 

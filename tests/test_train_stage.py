@@ -16,10 +16,10 @@ import pytest
 from small import VOXEL_SIZE, command, good, load, process, recipe_toml, sentence, stack, store, tree, untouched
 
 from neuropil.networks.checkpoint import load_model, read_tensors
+from neuropil.networks.recipe import RECIPES, Recipe
 from neuropil.networks.sampling import BOUNDARY, INTERIOR, UNLABELLED
-from neuropil.networks.training import RECIPES, Recipe
-from neuropil.stages.train import _target
 from neuropil.stages.train_config import NetworkConfig, StackConfig
+from neuropil.stages.train_labels import boundary_target
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_what_is_not_learnt(tmp_path: Path) -> None:
     where: dict[str, str] = {"name": "a", "image": "unused", "labels": "unused"}
 
     def row(**changes: object) -> list[int]:
-        return _target(StackConfig.model_validate(where | changes), labels, labels.shape)[0, 0].tolist()
+        return boundary_target(StackConfig.model_validate(where | changes), labels, labels.shape)[0, 0].tolist()
 
     b, i, u = BOUNDARY, INTERIOR, UNLABELLED
     assert row() == [i, i, i, b, i, i, u, u, i, i, i]
@@ -180,7 +180,7 @@ def test_what_is_not_learnt(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (["train.networks.flat.architecture=vd3d"], "must be one of n4, vd2d, .* or a list of layers; got 'vd3d'"),
+        (["train.networks.flat.architecture=vd3d"], "must be one of n4, .* a list of layers, or a table; got 'vd3d'"),
         (['train.networks.flat.architecture=["conv1 3x3"]'], r"a layer must read like .*; got 'conv1 3x3'"),
         (["train.networks.deep.maps_from=flt"], "maps_from of network 'deep' must name a network before it; got 'flt'"),
         (["train.networks.flat.initialise_from=deep"], "initialise_from of network 'flat' must name a network before"),
@@ -201,8 +201,8 @@ def test_what_is_not_learnt(tmp_path: Path) -> None:
         (["train.only=dep"], "'dep' names no network"),
         (["train.device=tpu"], "device must be auto, cpu, cuda"),
         (["train.recipe.learning_rat=1"], "unknown key 'learning_rat' in .train.recipe.; did you mean 'learning_rate'"),
-        (["train.recipe=fist"], r"must be one of paper, fast, or a table; did you mean 'fast'\?; got 'fist'"),
-        (["train.recipe.base=quick"], "must be one of paper, fast, or a table"),
+        (["train.recipe=fist"], r"must be one of paper, fast, .*, or a table; did you mean 'fast'\?; got 'fist'"),
+        (["train.recipe.base=quick"], "must be one of paper, fast, affinities, or a table"),
         (["train.stacks.a.sections=[0, 9]"], "sections must lie within 0:6"),
         (["train.stacks.a.image=none.h5:raw"], "none.h5 does not exist"),
         (["train.stacks.a.labels=$D:raw_"], "did you mean 'raw'"),

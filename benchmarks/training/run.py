@@ -1,9 +1,11 @@
 """What VD2D has learnt after some seconds: optimisers, dense patches and lattices, on the demo's real sections.
 
     python benchmarks/training/run.py [--quick] [--json FILE]
+    python benchmarks/training/run.py --augmentation [--quick] [--json FILE]
 
-Each line is one run on the demo's training crop of the nerve cord (it must be in NEUROPIL_DATA), seed 0. Errors are of
-pixels, best over thresholds, on the demo's validation and test crops. Seconds are of training alone.
+With --augmentation: what patches for affinities cost, by function, and how many a second are drawn. Else each line is
+one run on the demo's training crop of the nerve cord (it must be in NEUROPIL_DATA), seed 0. Errors are of pixels, best
+over thresholds, on the demo's validation and test crops. Seconds are of training alone.
 """
 
 import argparse
@@ -15,16 +17,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from augmentation import measure
 
 from neuropil import machine
 from neuropil.geometry import Box
 from neuropil.metrics.pixel_error import best_pixel_error
 from neuropil.networks.architecture import VD2D
+from neuropil.networks.boundary_objective import validate
 from neuropil.networks.inference import Predictor, read_halo
 from neuropil.networks.network import DenseNetwork
 from neuropil.networks.planning import Precision
+from neuropil.networks.recipe import Recipe
 from neuropil.networks.sampling import BOUNDARY, Sampler, Stack
-from neuropil.networks.training import Recipe, train, validate
+from neuropil.networks.training import train
 from neuropil.segmentation.boundary import boundary_from_labels
 from neuropil.stages.demo import VNC
 from neuropil.volume import open_volume
@@ -61,16 +66,24 @@ def predicted(network: DenseNetwork, stack: Stack, precision: Precision) -> floa
 
 
 def main() -> None:
-    """Train each in turn and print a line for it."""
+    """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="three of the runs, a minute and a half")
+    parser.add_argument("--quick", action="store_true", help="three of the runs, a minute and a half; fewer patches")
+    parser.add_argument("--augmentation", action="store_true", help="only what patches for affinities cost")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    figures = measure(args.quick) if args.augmentation else train_all(args.quick)
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def train_all(quick: bool) -> dict[str, float]:
+    """Train each in turn and print a line for it."""
     data = stacks()
     print(f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, VD2D, seed 0")
     print(f"{'run':46} {'seconds':>8} {'validation':>11} {'test':>8}")
     figures: dict[str, float] = {}
-    for recipe, edge, spacing, updates in [RUNS[i] for i in (1, 4, -1)] if args.quick else RUNS:
+    for recipe, edge, spacing, updates in [RUNS[i] for i in (1, 4, -1)] if quick else RUNS:
         network = DenseNetwork(VD2D, 0)
         sampler = Sampler([data["train"]], VD2D, (1, edge, edge), 0, grey=recipe.grey, spacing=spacing)
         with tempfile.TemporaryDirectory() as folder:
@@ -86,8 +99,7 @@ def main() -> None:
         exact, half = (predicted(network, data["test"], precision) for precision in ("float32", "bfloat16"))
         print(f"the last network's test error predicted in float32 {exact:.5f}, in bfloat16 {half:.5f}")
         figures |= {"predicted in float32": exact, "predicted in bfloat16": half}
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return figures
 
 
 if __name__ == "__main__":

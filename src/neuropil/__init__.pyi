@@ -21,7 +21,11 @@ from neuropil.networks.architecture import N4, VD2D, VD2D3D, Architecture
 from neuropil.networks.checkpoint import load_model, save_model
 from neuropil.networks.inference import predict
 from neuropil.networks.network import DenseNetwork
-from neuropil.networks.training import Recipe, train
+from neuropil.networks.patches import predict_affinities
+from neuropil.networks.recipe import Recipe
+from neuropil.networks.rsunet import RSUNet
+from neuropil.networks.training import train
+from neuropil.networks.unet_architecture import UNetArchitecture, architecture_for
 from neuropil.segmentation.affinities import Affinities, affinities_from_boundary_map, affinities_from_labels
 from neuropil.segmentation.boundary import boundary_from_labels
 from neuropil.segmentation.components import (
@@ -51,9 +55,11 @@ __all__ = [
     "N4",
     "NeuropilError",
     "OutputExists",
+    "RSUNet",
     "Recipe",
     "RunMismatch",
     "StorageFull",
+    "UNetArchitecture",
     "VD2D",
     "VD2D3D",
     "VolumeError",
@@ -62,6 +68,7 @@ __all__ = [
     "affinities_from_boundary_map",
     "affinities_from_labels",
     "apply_lookup",
+    "architecture_for",
     "best_pixel_error",
     "boundary_from_labels",
     "components_curve",
@@ -78,6 +85,7 @@ __all__ = [
     "open_volume",
     "pixel_error",
     "predict",
+    "predict_affinities",
     "rand_scores",
     "region_edges",
     "relabel",

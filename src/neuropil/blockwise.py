@@ -111,22 +111,25 @@ def run_blocks(
     read: Callable[[Box], T],
     compute: Callable[[T], U],
     write: Callable[[Box, U], None],
+    progress: Progress | None = None,
 ) -> int:
     """Read, compute and write every block that the ledger does not know as done under the step `name`.
 
     Reading and writing have a thread each and are one block ahead of, and one behind, what is computed. `write` must
-    have its data on disk when it returns. Returns the number of blocks that were done before.
+    have its data on disk when it returns. A `progress` that is given is advanced by whoever computes. Returns the
+    number of blocks that were done before.
     """
     todo = [box for box in blocks if (name, box) not in ledger.done]
     skipped = len(blocks) - len(todo)
     if skipped:
         log.info("%s: %d of %d blocks were done before", name, skipped, len(blocks))
-    progress = Progress(name, len(blocks), skipped)
+    counted = Progress(name, len(blocks), skipped) if progress is None else None
 
     def finish(box: Box, made: U, start: float) -> None:
         write(box, made)
         ledger.record(name, box, time.monotonic() - start)
-        progress.advance()
+        if counted is not None:
+            counted.advance()
 
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         coming = [reader.submit(read, box) for box in todo[:1]]

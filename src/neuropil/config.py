@@ -11,8 +11,9 @@ import difflib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -50,6 +51,14 @@ Names = Annotated[list[str], BeforeValidator(_split)]
 """List of names; `a,b` on the command line."""
 Numbers = Annotated[list[float], BeforeValidator(_split)]
 """List of numbers; `0.5,0.4` on the command line."""
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.strip().isdigit() else value
+
+
+Views = Annotated[Literal[1, 8, 16], BeforeValidator(_whole)]
+"""How many flips and rotations are averaged."""
 
 
 def _plain(value: Any) -> Any:
@@ -201,6 +210,8 @@ def _place(loc: Sequence[int | str], model: Any, values: Any) -> tuple[list[str]
     known: list[str] = []
     for part in loc:
         names = _known(here)
+        if part in [one.__name__ for one in here]:
+            continue
         if not names:  # below a plain value
             break
         values = _inner(values, part)
@@ -227,11 +238,11 @@ def _known(models: Sequence[Any]) -> list[str]:
 def _fields(model: Any) -> dict[str, Any]:
     if hasattr(model, "model_fields"):
         return {name: field.annotation for name, field in model.model_fields.items()}
-    return dict(getattr(model, "__annotations__", {}))
+    return get_type_hints(model) if is_dataclass(model) else {}
 
 
 def _models(annotation: Any) -> list[Any]:
-    if hasattr(annotation, "model_fields") or hasattr(annotation, "__dataclass_fields__"):
+    if isinstance(annotation, type) and (hasattr(annotation, "model_fields") or is_dataclass(annotation)):
         return [annotation]
     return [inner for one in get_args(annotation) for inner in _models(one)]
 

@@ -1,7 +1,8 @@
 """Weights on disk: one safetensors file with its card in the header, and the card again as JSON beside it for people.
 
 A model is a chain of networks: the first sees the image, each later one sees the image and the boundary map of the
-one before. A recursive pair is thus one file. The header is what is read, so a file that lost its JSON still works.
+one before. A recursive pair is thus one file. A U-Net that predicts affinities is a model by itself. The header is what
+is read, so a file that lost its JSON still works.
 """
 
 from __future__ import annotations
@@ -20,25 +21,46 @@ from torch import Tensor
 from neuropil import __version__
 from neuropil.errors import InputError, StorageFull, VolumeError
 from neuropil.files import replacing, write_json
-from neuropil.networks.architecture import Architecture
 from neuropil.networks.network import DenseNetwork
-from neuropil.networks.packaged import read_card, weights_path
+from neuropil.networks.packaged import architecture_of, read_card, weights_path
+from neuropil.networks.rsunet import RSUNet
+from neuropil.networks.unet_architecture import UNetArchitecture
 
+Network = DenseNetwork | RSUNet
 NORMALISATION = "per section: subtract mean, divide by standard deviation"
 
 
 @dataclass(frozen=True)
 class Model:
-    """A chain of networks and the card that says what they are.
+    """A chain of boundary networks, or one U-Net, and the card that says what it is.
 
     Attributes
     ----------
     networks : in the order they run
-    card : JSON-able: data, training, voxel_size (z, y, x; nm), scores, licence
+    card : JSON-able: data, training, voxel_size (z, y, x; nm), patch (z, y, x) of a U-Net, scores, licence
     """
 
-    networks: tuple[DenseNetwork, ...]
+    networks: tuple[Network, ...]
     card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def unet(self) -> RSUNet | None:
+        """The U-Net, or None for a chain of boundary networks."""
+        first = self.networks[0]
+        return first if isinstance(first, RSUNet) else None
+
+    @property
+    def chain(self) -> tuple[DenseNetwork, ...]:
+        """The boundary networks.
+
+        Raises
+        ------
+        InputError : it is a U-Net
+        """
+        chain = tuple(net for net in self.networks if isinstance(net, DenseNetwork))
+        if len(chain) < len(self.networks):
+            raise InputError(f"'{self.name}' is a U-Net that predicts affinities; a boundary network is needed here")
+        return chain
 
     @property
     def name(self) -> str:
@@ -58,7 +80,7 @@ def save_model(path: Path, model: Model) -> None:
         "format": "neuropil-model-1",
         "neuropil": __version__,
         "networks": [net.architecture.to_dict() for net in model.networks],
-        "outputs": ["interior", "boundary"],
+        "outputs": "affinities" if model.unet else ["interior", "boundary"],
         "normalisation": NORMALISATION,
     }
     write_tensors(path, tensors, card)
@@ -78,15 +100,22 @@ def load_model(path: str | Path) -> Model:
     tensors, card = read_tensors(path)
     if card.get("format") != "neuropil-model-1":
         raise InputError(f"{path} holds weights of another program or architecture: it has no neuropil model card")
-    networks = []
-    for index, description in enumerate(card["networks"]):
-        net = DenseNetwork(Architecture.from_dict(description))
-        prefix = f"{index}."
-        net.load_weights({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
-        networks.append(net.eval())
-    if not networks:
+    descriptions = card["networks"]
+    if not descriptions:
         raise InputError(f"{path} holds no network")
+    networks: list[Network] = []
+    for index, description in enumerate(descriptions):
+        architecture = architecture_of(description)
+        net = RSUNet(architecture) if isinstance(architecture, UNetArchitecture) else DenseNetwork(architecture)
+        net.load_weights(_part(tensors, index))
+        networks.append(net.eval())
     return Model(tuple(networks), card)
+
+
+def _part(tensors: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
+    """Weights of one network of a file, by its own names."""
+    prefix = f"{index}."
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, Any]) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from neuropil.errors import InputError, VolumeError, VolumeNotFound
+from neuropil.networks.architecture import Architecture
+from neuropil.networks.unet_architecture import FAMILY, UNetArchitecture
 
 FOLDER = Path(str(files("neuropil").joinpath("models")))
 
@@ -62,6 +64,13 @@ def read_card(path: Path) -> dict[str, Any]:
             return card
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise VolumeError(f"{path} is not a readable safetensors file: {error}") from None
+
+
+def architecture_of(description: Mapping[str, Any]) -> Architecture | UNetArchitecture:
+    """Return the architecture that one of a card's `networks` describes."""
+    if description.get("family") == FAMILY:
+        return UNetArchitecture.from_dict(description)
+    return Architecture.from_dict(dict(description))
 
 
 def voxel_sizes(card: Mapping[str, Any]) -> list[tuple[float, float, float]]:

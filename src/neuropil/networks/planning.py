@@ -16,6 +16,7 @@ from math import ceil, prod
 from typing import Any
 
 import torch
+from torch import nn
 
 from neuropil import machine
 from neuropil.errors import InputError
@@ -151,7 +152,7 @@ def measured_memory(network: DenseNetwork, tile: Size, dtype: torch.dtype, forms
     return held + _host(network.architecture, tile) if before else 0.0
 
 
-def dtype_of(network: DenseNetwork, precision: Precision) -> torch.dtype:
+def dtype_of(network: nn.Module, precision: Precision) -> torch.dtype:
     """Return the dtype of activations; "auto" is bfloat16 on CUDA, float32 elsewhere."""
     if precision == "auto":
         precision = "bfloat16" if next(network.parameters()).device.type == "cuda" else "float32"

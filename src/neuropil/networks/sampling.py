@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,20 @@ class SectionStatistics:
         """Standardise an image (z, y, x) whose sections are numbers `sections` of the stack."""
         mean, deviation = self.mean[sections, None, None], self.deviation[sections, None, None]
         return ((image.astype(np.float32) - mean) / deviation).astype(np.float32)
+
+
+class Annotated(Protocol):
+    """What every annotated stack has: a name, an image (z, y, x) and perhaps a share of the patches."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def image(self) -> NDArray[Any]: ...
+    @property
+    def share(self) -> float | None: ...
+
+
+AnyStack = TypeVar("AnyStack", bound=Annotated)
 
 
 @dataclass(frozen=True)
@@ -137,26 +151,14 @@ class Sampler:
 
     def __post_init__(self) -> None:
         self.architecture.check_boundary()
-        if not self.stacks:
-            raise InputError("there must be at least one training stack; got none")
-        without = [stack.name for stack in self.stacks if stack.share is None]
-        if 0 < len(without) < len(self.stacks):
-            raise InputError(f"either all stacks or none must have a share of the patches; '{without[0]}' has none")
-        if not sum(self._places(stack) for stack in self.stacks):
-            largest = max((stack.image.shape for stack in self.stacks), key=lambda shape: int(np.prod(shape)))
-            missing = [max(0, need - have) for need, have in zip(self._input_shape, largest)]
-            raise InputError(
-                f"no stack is large enough: '{self.architecture.name}' needs {self._input_shape} voxels (z, y, x)"
-                f" for a patch of {self.patch}; the largest stack {largest} lacks {tuple(missing)}"
-            )
+        check_stacks(self.stacks, self.architecture.name, self._input_shape, self.patch)
         if all((stack.target == UNLABELLED).all() for stack in self.stacks):
             raise InputError("the training stacks hold no labelled voxel")
 
     def __call__(self, index: int) -> Sample:
         """Return patch number `index`."""
         rng = np.random.default_rng((self.seed, index))
-        shares = np.array([self._share(stack) for stack in self.stacks])
-        stack = self.stacks[rng.choice(len(self.stacks), p=shares / shares.sum())]
+        stack = draw_stack(self.stacks, self._input_shape, rng)
         free = [n - need + 1 for n, need in zip(stack.image.shape, self._input_shape)]
         start = tuple(int(rng.integers(n)) for n in free)
         box = Box(start, tuple(a + n for a, n in zip(start, self._input_shape)))
@@ -176,13 +178,6 @@ class Sampler:
     def _input_shape(self) -> tuple[int, int, int]:
         return self.architecture.input_shape(self.patch)
 
-    def _places(self, stack: Stack) -> int:
-        return int(np.prod([max(0, n - need + 1) for n, need in zip(stack.image.shape, self._input_shape)]))
-
-    def _share(self, stack: Stack) -> float:
-        places = self._places(stack)
-        return float(places if stack.share is None or not places else stack.share)
-
     def _vary(
         self, inputs: list[NDArray[np.float32]], target: NDArray[np.uint8], rng: np.random.Generator
     ) -> tuple[list[NDArray[np.float32]], NDArray[np.uint8]]:
@@ -197,6 +192,41 @@ class Sampler:
             *varied, target = random_flips([*inputs, target], rng=rng, transpose=square)  # type: ignore[assignment]
             inputs = varied  # type: ignore[assignment]
         return [one.copy() for one in inputs], target.copy()
+
+
+def check_stacks(stacks: Sequence[Annotated], name: str, shape: Sequence[int], patch: Sequence[int]) -> None:
+    """Refuse stacks from which no patch could be drawn: none, too small ones, or shares in only some of them.
+
+    Parameters
+    ----------
+    stacks : annotated stacks
+    name : of the network
+    shape : voxels z, y, x that it needs
+    patch : for an output patch, voxels z, y, x
+    """
+    if not stacks:
+        raise InputError("there must be at least one training stack; got none")
+    without = [stack.name for stack in stacks if stack.share is None]
+    if 0 < len(without) < len(stacks):
+        raise InputError(f"either all stacks or none must have a share of the patches; '{without[0]}' has none")
+    if not sum(_places(stack, shape) for stack in stacks):
+        largest = max((stack.image.shape for stack in stacks), key=lambda extents: int(np.prod(extents)))
+        missing = [max(0, need - have) for need, have in zip(shape, largest)]
+        raise InputError(
+            f"no stack is large enough: '{name}' needs {tuple(shape)} voxels (z, y, x)"
+            f" for a patch of {tuple(patch)}; the largest stack {largest} lacks {tuple(missing)}"
+        )
+
+
+def draw_stack(stacks: Sequence[AnyStack], shape: Sequence[int], rng: np.random.Generator) -> AnyStack:
+    """Choose a stack by share, or by the number of places for a patch that takes `shape` voxels (z, y, x)."""
+    places = [_places(stack, shape) for stack in stacks]
+    shares = np.array([float(n if stack.share is None or not n else stack.share) for n, stack in zip(places, stacks)])
+    return stacks[rng.choice(len(stacks), p=shares / shares.sum())]
+
+
+def _places(stack: Annotated, shape: Sequence[int]) -> int:
+    return int(np.prod([max(0, n - need + 1) for n, need in zip(stack.image.shape, shape)]))
 
 
 def class_weights(target: NDArray[np.uint8], stack_target: NDArray[np.uint8], mode: Rebalance) -> NDArray[np.float32]:

@@ -1,10 +1,10 @@
 """The training loop, on one page: patch, loss, step, log, validate, checkpoint.
 
-Output-patch training as in ZNN: one patch per update, per-pixel softmax cross-entropy, weighted, summed and divided
-by the number of voxels learnt from; SGD v = μv - ηg, w += v (Lee et al., NIPS 2015: η = 0.01, μ = 0.9), or AdamW or
-Muon with a schedule. The whole state is (weights, optimiser, update): patches and dropout are functions of the seed
-and the update; the layers' forms are kept with it. So a run that was stopped, in whatever way, continues to the same
-bits on a CPU.
+Output-patch training as in ZNN: one patch per update; SGD v = μv - ηg, w += v (Lee et al., NIPS 2015: η = 0.01,
+μ = 0.9), or AdamW or Muon with a schedule. What is learnt, and how it is scored, is the objective's: boundary maps or
+affinities. The whole state is (weights, their average, optimiser, update): patches and dropout are functions of the
+seed and the update; the layers' forms are kept with it. So a run that was stopped, in whatever way, continues to the
+same bits on a CPU.
 """
 
 from __future__ import annotations
@@ -12,122 +12,68 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from tensorboardX import SummaryWriter
 from torch import Tensor
-from torch.nn import functional
 
 from neuropil.errors import InputError, RunMismatch
-from neuropil.machine import Precision, keep_memory, release
-from neuropil.metrics.pixel_error import best_pixel_error
-from neuropil.networks.checkpoint import Model, read_tensors, save_model, write_tensors
-from neuropil.networks.inference import predict
+from neuropil.machine import keep_memory, release
+from neuropil.networks.affinity_sampling import AffinitySample, AffinitySampler, LabelledStack
+from neuropil.networks.average import Average
+from neuropil.networks.checkpoint import Model, Network, read_tensors, save_model, write_tensors
 from neuropil.networks.muon import Muon
-from neuropil.networks.network import DenseNetwork, Form
-from neuropil.networks.planning import dtype_of, forms_for_training, warn_if_slow
-from neuropil.networks.sampling import BOUNDARY, UNLABELLED, Rebalance, Sample, Sampler, Stack
+from neuropil.networks.network import Form
+from neuropil.networks.objective import objective_for
+from neuropil.networks.planning import dtype_of, warn_if_slow
+from neuropil.networks.recipe import Recipe
+from neuropil.networks.sampling import Sample, Sampler, Stack
 from neuropil.progress import Progress
 
 log = logging.getLogger("neuropil")
 LOG_EVERY = 10
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained; the defaults are the paper's.
-
-    Attributes
-    ----------
-    optimizer : "sgd" (with momentum), "adamw" or "muon", which learns in the fewest updates
-    learning_rate, momentum, weight_decay : momentum is SGD's and Muon's μ and AdamW's β1
-    schedule : "constant", or "cosine" down to 1 % of the learning rate at the last update
-    warmup : updates over which the rate rises linearly from 0
-    rebalance : class weighting, "patch", "global" or "none"
-    flips : random flips along z, y, x and y-x transpose
-    grey, elastic : strength of grey variation (0 to 1), amplitude of elastic deformation (voxels)
-    precision : "auto" is bfloat16 on CUDA, float32 elsewhere
-    validate_every : updates between validations
-    checkpoint_seconds : seconds between checkpoints
-    """
-
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  read by pydantic where a config nests this class
-
-    optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
-    learning_rate: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    schedule: Literal["constant", "cosine"] = "constant"
-    warmup: int = 0
-    rebalance: Rebalance = "patch"
-    flips: bool = True
-    grey: float = 0.0
-    elastic: float = 0.0
-    precision: Precision = "auto"
-    validate_every: int = 1000
-    checkpoint_seconds: float = 60.0
-
-    def rate(self, update: int, updates: int) -> float:
-        """Learning rate at `update` of `updates`."""
-        rate = self.learning_rate * min(1.0, (update + 1) / (self.warmup + 1))
-        if self.schedule == "cosine":
-            rate *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * update / updates))
-        return rate
-
-
-RECIPES = {
-    "paper": Recipe(),  # Lee et al., NIPS 2015: for dense patches
-    # for patches on a lattice (spacing)
-    "fast": Recipe("muon", 0.005, schedule="cosine", warmup=10, rebalance="none", grey=0.3),
-}
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Result on the validation stacks: best pixel error, its threshold on P(boundary), unweighted loss."""
-
-    pixel_error: float
-    threshold: float
-    loss: float
+THREADS = 8  # draw patches for a fast device, at most
 
 
 def train(
-    network: DenseNetwork,
-    sampler: Sampler,
+    network: Network,
+    sampler: Sampler | AffinitySampler,
     *,
     folder: Path,
     updates: int,
     recipe: Recipe,
-    validation: Sequence[Stack] = (),
+    validation: Sequence[Stack] | Sequence[LabelledStack] = (),
     card: dict[str, Any],
-) -> Validation | None:
+) -> Any:
     """Train `network` in place until `updates`, continuing what `folder` holds.
 
     Parameters
     ----------
     network : on the device to use
-    sampler : draws the patches
+    sampler : draws the patches: boundary maps for a `DenseNetwork`, affinities for an `RSUNet`
     folder : receives last.safetensors and best.safetensors (each with its card), resume.safetensors, log.jsonl and
     tensorboard/
     updates : total number, including those done before
-    recipe : optimiser, schedule, weighting, augmentation
+    recipe : optimiser, schedule, weighting; with an `average`, the networks in the folder are that of `network`
     validation : stacks scored every `recipe.validate_every` updates; the best network is kept. Without any, best =
     last.
     card : what the checkpoint's card says beside the scores
 
     Returns
     -------
-    the best validation, or None without validation stacks
+    the best `Validation` or `AffinityValidation`, or None without validation stacks
 
     Raises
     ------
@@ -144,16 +90,12 @@ def train(
     progress = Progress(f"train {network.architecture.name}", updates, run.update)
     losses: list[Tensor] = []
     saved = time.monotonic()
-    with run.open_logs(), _kept_memory(), _stoppable() as stop, ThreadPoolExecutor(1) as ahead:
-        following = ahead.submit(sampler, run.update)
+    with run.open_logs(), _one_shape(), _stoppable() as stop, _Ahead(sampler, run.update, run.device) as ahead:
         while run.update < updates and not stop.is_set():
-            asked = time.monotonic()
-            sample, following = following.result(), ahead.submit(sampler, run.update + 1)
-            run.waited += time.monotonic() - asked
-            losses.append(run.step(sample))
-            keep_memory(True)  # all steps have one shape, and the first has set it up
+            losses.append(run.step(ahead.take()))
+            keep_memory(True)  # the first step has set it up
             if run.update % LOG_EVERY == 0 or run.update == updates:
-                note = run.log_loss(losses, progress.rate)
+                note = run.log_loss(losses, progress.rate, ahead.waited)
                 progress.advance(run.update - progress.done, note)
                 losses.clear()
             if validation and (run.update % recipe.validate_every == 0 or run.update == updates):
@@ -167,50 +109,82 @@ def train(
     return run.best
 
 
+class _Ahead:
+    """Patches drawn ahead of the training, by threads; who draws a patch, and when, changes nothing of it."""
+
+    def __init__(self, sampler: Sampler | AffinitySampler, first: int, device: torch.device) -> None:
+        self.sampler, self.next, self.waited = sampler, first, 0.0
+        self.threads = 1 if device.type == "cpu" else min(THREADS, os.cpu_count() or 1)
+        self.drawn = deque[Future[Any]]()
+
+    def __enter__(self) -> _Ahead:
+        self.pool = ThreadPoolExecutor(self.threads)
+        self._fill()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def take(self) -> Any:
+        """Return the next patch, and have another one drawn."""
+        asked = time.monotonic()
+        sample = self.drawn.popleft().result()
+        self._fill()
+        self.waited += time.monotonic() - asked
+        return sample
+
+    def _fill(self) -> None:
+        while len(self.drawn) < self.threads:
+            self.drawn.append(self.pool.submit(self.sampler, self.next))
+            self.next += 1
+
+
 class _Run:
     """State of one training run: what a checkpoint holds, and how it moves on by one update."""
 
     def __init__(
-        self, network: DenseNetwork, sampler: Sampler, folder: Path, updates: int, recipe: Recipe, card: dict[str, Any]
+        self,
+        network: Network,
+        sampler: Sampler | AffinitySampler,
+        folder: Path,
+        updates: int,
+        recipe: Recipe,
+        card: dict[str, Any],
     ) -> None:
         self.network, self.sampler, self.folder, self.updates = network, sampler, folder, updates
         self.recipe, self.card, self.update, self.seconds = recipe, card, 0, 0.0
-        self.best: Validation | None = None
-        self.device, self.dtype = next(network.parameters()).device, dtype_of(network, recipe.precision)
+        self.best: Any = None
+        self.device, dtype = next(network.parameters()).device, dtype_of(network, recipe.precision)
         warn_if_slow(self.device, recipe.precision)
+        self.objective = objective_for(sampler, recipe, dtype)
         self.forms: tuple[Form, ...] = ()
-        self.waited = 0.0
         parameters = list(network.parameters())
         self.optimizer = _optimizer(parameters, recipe)
+        self.average = Average(network, recipe.average) if recipe.average else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
 
     def choose_forms(self) -> None:
-        """Find the fastest forms of the layers, where the run is long enough to repay it."""
-        self.forms = forms_for_training(
-            self.network, self.sampler.patch, self.sampler.spacing, self.dtype, self.updates
-        )
+        """Find the fastest forms of the layers."""
+        self.forms = self.objective.choose_forms(self.network, self.updates)
 
-    def step(self, sample: Sample) -> Tensor:
-        """Do one update; return the loss per voxel, still on the device."""
+    def step(self, sample: Sample | AffinitySample) -> Tensor:
+        """Do one update; return the loss, still on the device."""
         torch.manual_seed(hash((self.sampler.seed, self.update)) & 0x7FFFFFFF)  # dropout of this update
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.rate(self.update, self.updates)
         self.network.train()
-        inputs = [torch.from_numpy(one)[None, None].to(self.device, self.dtype) for one in sample.inputs]
-        target = torch.from_numpy(sample.target.astype(np.int64))[None].to(self.device)
-        weight = torch.from_numpy(sample.weight)[None].to(self.device)
-        logits = self.network(inputs, self.sampler.spacing, self.forms).float()
-        errors = functional.cross_entropy(logits, target, ignore_index=UNLABELLED, reduction="none")
-        loss = (errors * weight).sum() / target.numel()
+        loss = self.objective.loss(self.network, sample, self.forms)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.update += 1
+        if self.average:
+            self.average.add(self.network, self.update)
         return loss.detach()
 
-    def log_loss(self, losses: Sequence[Tensor], rate: float) -> str:
-        """Log the mean of the last losses; return the note for the progress bar."""
+    def log_loss(self, losses: Sequence[Tensor], rate: float, waited: float) -> str:
+        """Log the mean of the last losses and the seconds waited for patches; return the note for the progress bar."""
         loss = float(torch.stack(list(losses)).mean())
         if not math.isfinite(loss):
             raise InputError(
@@ -219,26 +193,29 @@ class _Run:
             )
         pixels = rate * float(np.prod(self.sampler.labelled))
         elapsed = time.monotonic() - self._clock
-        share = self.waited / max(elapsed, 1e-9)  # of this session's time spent waiting for patches
+        share = waited / max(elapsed, 1e-9)  # of this session's time spent waiting for patches
         entry = {"update": self.update, "loss": loss, "pixels_per_second": pixels, "seconds": self.seconds + elapsed}
         self._write({**entry, "waited": round(share, 4)})
         self.board.add_scalar("loss", loss, self.update)
         self.board.add_scalar("pixels per second", pixels, self.update)
         return f"loss {loss:.4f}, {pixels / 1e3:.1f} kpixel/s, {100 * share:.0f} % waiting"
 
-    def validate(self, stacks: Sequence[Stack]) -> None:
+    def validate(self, stacks: Sequence[Any]) -> None:
         """Score the validation stacks; keep the network if it is the best so far."""
-        result = validate(self.network, stacks)
+        result = self.objective.validate(self._result, stacks)
         self._write({"update": self.update, "validation": asdict(result)})
-        self.board.add_scalar("validation/pixel error", result.pixel_error, self.update)
-        self.board.add_scalar("validation/loss", result.loss, self.update)
-        if self.best is None or result.pixel_error < self.best.pixel_error:
+        for name, value in asdict(result).items():
+            if value is not None:
+                self.board.add_scalar(f"validation/{name.replace('_', ' ')}", value, self.update)
+        if self.best is None or result.score < self.best.score:
             self.best = result
             save_model(self.folder / "best.safetensors", self._model())
 
     def save(self) -> None:
         """Write the checkpoint to continue from, and the network as it is now."""
         tensors = {f"weights/{name}": value for name, value in self.network.named_weights().items()}
+        if self.average:
+            tensors |= {f"average/{name}": value for name, value in self._result.named_weights().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors.update({f"optimizer/{index}/{key}": value for key, value in state.items() if value is not None})
         state = {
@@ -266,10 +243,10 @@ class _Run:
         _check_same(state["parameters"], self._parameters(), self.folder, self.recipe)
         self.update, self.seconds = state["update"], state["seconds"]
         self.forms = tuple(Form(*form) for form in state.get("forms", ()))
-        self.best = Validation(**state["best"]) if state["best"] else None
-        self.network.load_weights(
-            {k.removeprefix("weights/"): v for k, v in tensors.items() if k.startswith("weights/")}
-        )
+        self.best = self.objective.validation(state["best"]) if state["best"] else None
+        self.network.load_weights(_below("weights/", tensors))
+        if self.average:
+            self._result.load_weights(_below("average/", tensors))
         slots: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer/"):
@@ -301,13 +278,18 @@ class _Run:
     def _elapsed(self) -> float:
         return self.seconds + time.monotonic() - self._clock
 
+    @property
+    def _result(self) -> Network:
+        """The network that is validated and used."""
+        return self.average.network if self.average else self.network
+
     def _model(self) -> Model:
         scores = {"validation": asdict(self.best)} if self.best else {}
-        return Model((self.network,), {**self.card, "updates": self.update, "scores": scores})
+        return Model((self._result,), {**self.card, "updates": self.update, "scores": scores})
 
     def _parameters(self) -> dict[str, Any]:
         """What must not change between the parts of a run."""
-        return {
+        parameters = {
             "updates": self.updates,
             "seed": self.sampler.seed,
             "patch": list(self.sampler.patch),
@@ -316,6 +298,12 @@ class _Run:
             "recipe": asdict(self.recipe),
             "stacks": [[stack.name, list(stack.image.shape)] for stack in self.sampler.stacks],
         }
+        as_stored: dict[str, Any] = json.loads(json.dumps(parameters))
+        return as_stored
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _optimizer(parameters: list[torch.nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
@@ -327,29 +315,20 @@ def _optimizer(parameters: list[torch.nn.Parameter], recipe: Recipe) -> torch.op
     return Muon(parameters, rate, recipe.momentum, decay)
 
 
-def validate(network: DenseNetwork, stacks: Sequence[Stack]) -> Validation:
-    """Predict whole stacks and pool their pixels: best pixel error over all thresholds, and mean cross-entropy."""
-    maps = [predict(network, stack.inputs(network.architecture.streams)) for stack in stacks]
-    boundary = np.concatenate([one.ravel() for one in maps])
-    target = np.concatenate([stack.target.ravel() for stack in stacks])
-    labelled = target != UNLABELLED
-    best = best_pixel_error(boundary, target == BOUNDARY, mask=labelled)
-    right = np.where(target == BOUNDARY, boundary, 1 - boundary)[labelled]
-    return Validation(float(best.error), best.boundary_threshold, float(-np.log(np.maximum(right, 1e-7)).mean()))
-
-
 @contextmanager
-def _kept_memory() -> Iterator[None]:
-    """Give back, however training ends, what its steps had kept."""
+def _one_shape() -> Iterator[None]:
+    """All steps are alike: let the device look for its fastest way, and give back at the end what steps had kept."""
     try:
-        yield
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+            yield
     finally:
         keep_memory(False)
         release()
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path, recipe: Recipe) -> None:
-    before = {"spacing": 1, **before}  # runs of earlier versions
+    earlier = asdict(Recipe()) | before["recipe"]  # runs of earlier versions lack what came later
+    before = {"spacing": 1, **before, "recipe": earlier}
     if recipe.schedule == "constant":  # then more updates only mean going on
         before = {**before, "updates": now["updates"]}
     flat = [{**one, **{f"recipe.{k}": v for k, v in one["recipe"].items()}} for one in (before, now)]

@@ -148,6 +148,7 @@ def training_log(folder: Path) -> TrainingLog:
             Validation(
                 update=update,
                 pixel_error=number(check.get("pixel_error")),
+                rand_error=number(check.get("rand_error")),
                 threshold=number(check.get("threshold")),
                 loss=number(check.get("loss")),
             )

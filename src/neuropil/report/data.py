@@ -146,12 +146,18 @@ class SegmentationError:
 
 @dataclass(frozen=True)
 class Validation:
-    """One validation of a network in training; `pixel_error` and `loss` as far as they were measured."""
+    """One validation of a network in training: of a boundary map its pixel error, of affinities their Rand error."""
 
     update: int
     pixel_error: float | None = None
+    rand_error: float | None = None
     threshold: float | None = None
     loss: float | None = None
+
+    @property
+    def error(self) -> float | None:
+        """The one that was measured."""
+        return self.pixel_error if self.rand_error is None else self.rand_error
 
 
 @dataclass(frozen=True)

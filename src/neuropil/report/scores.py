@@ -77,9 +77,10 @@ def training_part(data: ReportData) -> str:
     if not data.training:
         return missing("No training log in this run folder.", "neuropil train run.toml")
     styles = model_styles(data)
+    error = _error_kind(data.training)
     charts = [
         _training_chart("Training loss", "loss per pixel", data.training, styles, _loss_series),
-        _training_chart("Validation pixel error", "pixel error", data.training, styles, _validation_series),
+        _training_chart(f"Validation {error}", error, data.training, styles, _validation_series),
     ]
     return f'<div class="charts">{"".join(charts)}</div>' + _training_table(data.training)
 
@@ -256,6 +257,11 @@ def _pixel_chart(models: Sequence[ModelScores], styles: Mapping[str, int]) -> st
     return line_chart("Pixel error over threshold", series, axes)
 
 
+def _error_kind(logs: Sequence[TrainingLog]) -> str:
+    affinities = any(one.rand_error is not None for log in logs for one in log.validations)
+    return "Rand error" if affinities else "pixel error"
+
+
 def _loss_series(log: TrainingLog, style: int) -> Series | None:
     if not log.update:
         return None
@@ -264,7 +270,7 @@ def _loss_series(log: TrainingLog, style: int) -> Series | None:
 
 
 def _validation_series(log: TrainingLog, style: int) -> Series | None:
-    points = [(float(one.update), one.pixel_error) for one in log.validations if one.pixel_error is not None]
+    points = [(float(one.update), one.error) for one in log.validations if one.error is not None]
     if not points:
         return None
     best = min(points, key=lambda point: point[1])
@@ -309,14 +315,14 @@ def _training_chart(
     # A first spike must not flatten all the rest: the top is where 98 % of the values lie below.
     top = max(values[min(len(values) - 1, math.floor(0.98 * len(values)))] * 1.1, 1e-6)
     limits: Range = (0.0, max(x for one in series for x in one.x))
-    is_error = y_label == "pixel error"
+    is_error = y_label.endswith(" error")
     return line_chart(title, series, Axes("updates", y_label, limits, (0.0, top), percent=is_error))
 
 
 def _training_table(logs: Sequence[TrainingLog]) -> str:
     rows = []
     for log in logs:
-        best = min((one.pixel_error for one in log.validations if one.pixel_error is not None), default=None)
+        best = min((one.error for one in log.validations if one.error is not None), default=None)
         rows.append(
             [
                 text(log.network),
@@ -327,5 +333,6 @@ def _training_table(logs: Sequence[TrainingLog]) -> str:
                 percent(best),
             ]
         )
-    head = ["network", "updates", "time", "updates/s", "output pixels/s", "best validation<br>pixel error"]
+    error = f"best validation<br>{_error_kind(logs)}"
+    head = ["network", "updates", "time", "updates/s", "output pixels/s", error]
     return table("Training (pixels/s: median over logged updates)", head, rows)

@@ -6,8 +6,9 @@ import hashlib
 import logging
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,7 @@ def write_volume(
     place: dict[str, Any],
     overwrite: bool,
     scale: float | None = None,
+    offsets: Sequence[tuple[int, int, int]] | None = None,
 ) -> None:
     """Write an array, or what a function computes, as a whole volume; it appears under its name when it is complete.
 
@@ -160,6 +162,8 @@ def write_volume(
         source = ComputedVolume(array.shape, array.dtype, lambda box: array[(*channels, *box.slices)])
     axes = ("c", "z", "y", "x") if len(source.shape) == 4 else ("z", "y", "x")
     metadata = Metadata(kind=kind, scale=scale, axes=axes, sources={}, **place)
+    if offsets is not None:
+        metadata = replace(metadata, offsets=tuple(offsets), one_means="same")
     with progress.show(lambda *_: None):  # soon done, and "convert" is not what the user asked for
         copy_volume(source, uri, metadata=metadata, overwrite=overwrite)
 

@@ -14,8 +14,8 @@ from pydantic import Field
 
 from neuropil.config import StageConfig
 from neuropil.errors import InputError
-from neuropil.networks.architecture import Architecture
-from neuropil.networks.packaged import packaged_models, read_card, voxel_sizes, weights_path
+from neuropil.networks.packaged import architecture_of, packaged_models, read_card, voxel_sizes, weights_path
+from neuropil.networks.unet_architecture import UNetArchitecture
 from neuropil.stages import StageResult
 
 EXAMPLES = ["neuropil models", "neuropil models vd2d3d-sstem", "neuropil models runs/vnc/model.safetensors"]
@@ -55,12 +55,13 @@ def _one(name: str) -> StageResult:
 
 
 def _facts(name: str, path: Path, card: dict[str, Any]) -> dict[str, Any]:
-    networks = [Architecture.from_dict(one) for one in card["networks"]]
+    networks = [architecture_of(one) for one in card["networks"]]
     return {
         "name": name,
         "path": str(path),
         "networks": [
             {"name": one.name, "field_of_view": one.field_of_view, "parameters": one.parameter_count}
+            | ({"offsets": one.offsets} if isinstance(one, UNetArchitecture) else {})
             for one in networks
         ],
         "voxel_sizes": voxel_sizes(card),
@@ -73,6 +74,7 @@ def _text(facts: dict[str, Any]) -> list[str]:
     """Return a model's entry of the list."""
     networks = [
         f"{one['name']}: field of view {_times(one['field_of_view'])}, {one['parameters']:,} parameters"
+        + (f", affinities of {len(one['offsets'])} offsets" if "offsets" in one else "")
         for one in facts["networks"]
     ]
     sizes = [f"{_times(size)} nm" for size in facts["voxel_sizes"]]

@@ -46,11 +46,11 @@ def run(config: Config) -> StageResult:
     model = checkpoint.load_model(config.weights)
     device = checkpoint.pick_device(config.device)
     planning.warn_if_slow(device, config.precision)
-    dtype = planning.dtype_of(model.networks[0].to(device), config.precision)
+    dtype = planning.dtype_of(model.chain[0].to(device), config.precision)
     best = tuning.peak(str(device), dtype)
     text = [f"peak of 3x3 convolutions here, {str(dtype).removeprefix('torch.')}: {best:.0f} GFLOP/s"]
     data: dict[str, Any] = {"peak_gflops": best, "networks": {}}
-    for network in model.networks:
+    for network in model.chain:
         architecture, shape = network.architecture, config.shape
         plan = tuning.tune(
             architecture, shape, training=config.training, spacing=config.spacing, device=str(device), dtype=dtype

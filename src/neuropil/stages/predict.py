@@ -1,7 +1,7 @@
-"""Run trained networks densely over a volume: image in, boundary map out.
+"""Run trained networks over a volume: image in, boundary map or affinities out, as the model has it.
 
-The output has the input's size (borders are mirrored). A recursive pair runs as one model, and a packaged model by its
-name. Stopped at any moment, the same command continues.
+The output has the input's size. A recursive pair runs as one model, and a packaged model by its name. A U-Net runs in
+overlapping patches, whose affinities are blended. Stopped at any moment, the same command continues.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from neuropil.blockwise import Ledger, run_blocks
-from neuropil.config import Sections, StageConfig, Triple, dump
+from neuropil.config import Sections, StageConfig, Triple, Views, dump
 from neuropil.errors import InputError, NeuropilError
 from neuropil.files import write_json
 from neuropil.geometry import Box, grid
@@ -41,8 +40,8 @@ from neuropil.stages.common import (
     versions,
     write_volume,
 )
+from neuropil.stages.predict_patches import patch_grid, predict_patches, put, scratch, write_affinities
 from neuropil.volume import Volume, open_volume
-from neuropil.volume.base import storage_errors
 from neuropil.volume.resampled import ResampledVolume, resample
 
 EXAMPLES = [
@@ -50,6 +49,7 @@ EXAMPLES = [
     "neuropil predict --weights vd2d3d-sstem --input fine.zarr --output boundary.h5:map --resample",
     "neuropil predict --weights runs/vnc/model.safetensors --input stack.tif --output boundary.h5:map",
     "neuropil predict --weights vd2d.safetensors --input stack.zarr --output map.zarr --sections 0:20 --max-memory 4",
+    "neuropil predict --weights runs/unet/model.safetensors --input stack.zarr --output affinities.zarr --tta 8",
 ]
 POSITIONAL = ()
 log = logging.getLogger("neuropil")
@@ -63,7 +63,7 @@ class Config(StageConfig):
 
     weights: Path = Field(description="packaged model (`neuropil models`), or model file that `neuropil train` wrote")
     input: str = Field(description="URI of the image volume")
-    output: str = Field(description="URI of the boundary map to write")
+    output: str = Field(description="URI of the boundary map or affinities to write")
     sections: Sections | None = Field(None, description="only these sections, START:STOP")
     max_memory: float | None = Field(
         None, gt=0, description="GB that the process may take; default: 80 % of what is free"
@@ -71,11 +71,20 @@ class Config(StageConfig):
     tile: Triple | None = Field(None, description="output voxels of a pass, z,y,x; default: the fastest that fits")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     precision: Precision = Field("float32", description="of the network")
-    augment: bool = Field(False, description="average over the 8 flips and rotations of a section")
+    augment: bool = Field(False, description="average over the 8 flips and rotations of a section; the same as --tta 8")
+    tta: Views = Field(1, description="views to average: 1, 8 (flips and rotations of a section), 16 (upside down too)")
+    patch: Triple | None = Field(None, description="U-Nets: voxels z,y,x seen at once; default: as trained")
+    overlap: float = Field(0.5, gt=0, lt=1, description="U-Nets: share of a patch that the next one holds too")
+    channels: Literal["all", "nearest"] = Field("all", description="U-Nets: affinities to write")
     resample: bool = Field(False, description="predict at the model's voxel size in y and x, not at the image's")
-    dtype: Literal["uint8", "float32"] = Field("uint8", description="on disk; uint8 stores probability times 255")
+    dtype: Literal["uint8", "float32"] = Field("uint8", description="on disk; uint8 stores values times 255")
     overwrite: bool = Field(False, description="replace an output that exists")
     fresh: bool = Field(False, description="forget unfinished work at the output")
+
+    @property
+    def views(self) -> Literal[1, 8, 16]:
+        """How many views are averaged, by whichever option."""
+        return 8 if self.augment and self.tta == 1 else self.tta
 
 
 def run(config: Config) -> StageResult:
@@ -90,14 +99,16 @@ def run(config: Config) -> StageResult:
         whole = image_box(source, config.sections)
         volume = _at_trained_size(config, model.card, source)
         plan = _plan(config, model, volume)
-        # What decides the result; weights or an image that changed make another run.
-        parameters = dump(config) | {"weights": fingerprint(weights), "values of the image": plan.image}
-        for free in ("overwrite", "fresh", "device", "max_memory", "tile", "output", "dtype"):
-            parameters.pop(free)
+        parameters = _parameters(config, model) | {"weights": fingerprint(weights), "values of the image": plan.image}
         ledger = Ledger(sidecar(config.output, "unfinished"), parameters, fresh=config.fresh)
+        shape, place = whole.shape, placed(source, whole)
         try:
-            maps = _predict_chain(config, model, volume, plan, ledger)
-            _write(config, maps, plan.box.shape, whole.shape, placed(source, whole))
+            if model.unet is not None:
+                made = predict_patches(config, model.unet, volume, plan, plan.grid, ledger)
+                shape = write_affinities(config, model.unet, made, place)
+            else:
+                maps = _predict_chain(config, model, volume, plan, ledger)
+                _write(config, maps, plan.box.shape, shape, place)
         except (NeuropilError, OSError):
             if not ledger.done:  # nothing to continue from
                 ledger.remove()
@@ -114,9 +125,22 @@ def run(config: Config) -> StageResult:
     }
     write_json(sidecar(config.output, "json"), record)
     ledger.remove()
-    rate = whole.size / seconds / 1e3
-    text = f"{config.output}: boundary map {whole.shape} by {model.name}, {seconds:.1f} s, {rate:.1f} kvoxel/s"
-    return StageResult(text, {"output": config.output, "shape": whole.shape, **record})
+    what, rate = "affinities" if model.unet else "boundary map", whole.size / seconds / 1e3
+    text = f"{config.output}: {what} {shape} by {model.name}, {seconds:.1f} s, {rate:.1f} kvoxel/s"
+    return StageResult(text, {"output": config.output, "shape": shape, **record})
+
+
+def _parameters(config: Config, model: Any) -> dict[str, Any]:
+    """Return what decides the result, as the ledger compares it."""
+    parameters = dump(config)
+    for free in ("overwrite", "fresh", "device", "max_memory", "tile", "output"):
+        parameters.pop(free)
+    if model.unet:
+        parameters.pop("augment")
+        return parameters | {"tta": config.views}
+    for free in ("dtype", "tta", "patch", "overlap", "channels"):
+        parameters.pop(free)
+    return parameters | {"augment": config.views > 1}
 
 
 def _at_trained_size(config: Config, card: Mapping[str, Any], image: Volume) -> Volume:
@@ -124,9 +148,12 @@ def _at_trained_size(config: Config, card: Mapping[str, Any], image: Volume) -> 
 
     Raises
     ------
-    InputError : it shall be resampled and one of the two voxel sizes is not known
+    InputError : it shall be resampled and one of the two voxel sizes is not known, or the model predicts affinities
     """
     trained, size = voxel_sizes(card), image.metadata.voxel_size
+    unet = card.get("outputs") == "affinities"
+    if config.resample and unet:
+        raise InputError("resample is for boundary networks; affinities link voxels of the image's own grid")
     if config.resample and not trained:
         raise InputError(f"resample: the card of {config.weights} does not say at which voxel size it was trained")
     if config.resample and size is None:
@@ -142,8 +169,9 @@ def _at_trained_size(config: Config, card: Mapping[str, Any], image: Volume) -> 
         return ResampledVolume(image, size, wanted)
     if any(not a / ALIKE <= have <= b * ALIKE for have, a, b in list(zip(size, least, most))[1:]):
         log.warning(
-            "%s has voxels of %s nm, %s was trained at %s: expect a poor map; --resample predicts at the model's size",
+            "%s has voxels of %s nm, %s was trained at %s: expect a poor map; %s",
             image.uri, _nm(size), config.weights, " to ".join(dict.fromkeys(map(_nm, (least, most)))),
+            "affinities are made on the image's own grid" if unet else "--resample predicts at the model's size",
         )  # fmt: skip
     return image
 
@@ -153,28 +181,51 @@ def _nm(size: Iterable[float]) -> str:
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What is settled before any work: the part, its sections' statistics and their hash, and where it runs."""
+class Plan:
+    """What is settled before any work: the part, its sections' statistics and their hash, where it runs, patches."""
 
     box: Box
     statistics: Any
     image: str
     device: Any
+    grid: Any
 
 
-def _plan(config: Config, model: Any, volume: Volume) -> _Plan:
+def _plan(config: Config, model: Any, volume: Volume) -> Plan:
     """Check model and volume, and measure the sections.
 
     Raises
     ------
-    InputError : no image, smaller than the field of view, NaN, too little memory, weights that are not a whole model
+    InputError : no image, smaller than the field of view, NaN, weights that are not a whole model, options that do not
+        fit it
     """
-    from neuropil.networks import inference, planning
+    from neuropil.networks import planning
     from neuropil.networks.checkpoint import pick_device
     from neuropil.networks.sampling import SectionStatistics
 
     box = image_box(volume, config.sections)
+    grid = patch_grid(config, model.unet, model.card, box) if model.unet else None
+    if grid is None:
+        _check_chain(config, model, box)
+    device = pick_device(config.device)
+    planning.warn_if_slow(device, config.precision)
+    for network in model.networks:
+        network.to(device)
+    with finite(volume.uri):
+        statistics = SectionStatistics.of(lambda z: volume.read(_section(box, z))[0], box.shape[0])
+    measured = statistics.mean.tobytes() + statistics.deviation.tobytes()
+    return Plan(box, statistics, hashlib.sha256(measured).hexdigest(), device, grid)
+
+
+def _check_chain(config: Config, model: Any, box: Box) -> None:
+    """Refuse a chain that cannot run alone, a volume too small for it, and options of U-Nets."""
+    from neuropil.networks import inference
+
     networks = [net.architecture for net in model.networks]
+    if config.patch is not None or config.overlap != 0.5 or config.channels != "all" or config.views == 16:
+        raise InputError(
+            f"patch, overlap, channels and 16 views are for U-Nets; '{model.name}' predicts a boundary map"
+        )
     if [net.streams for net in networks] != [1, *[2] * (len(networks) - 1)]:
         raise InputError(
             f"{config.weights} holds '{model.name}', which needs another network's map;"
@@ -184,17 +235,9 @@ def _plan(config: Config, model: Any, volume: Volume) -> _Plan:
         inference.check_extent(net, box.shape)
     if config.tile is not None and min(config.tile) < 1:
         raise InputError(f"tile must be positive; got {config.tile}")
-    device = pick_device(config.device)
-    planning.warn_if_slow(device, config.precision)
-    for network in model.networks:
-        network.to(device)
-    with finite(volume.uri):
-        statistics = SectionStatistics.of(lambda z: volume.read(_section(box, z))[0], box.shape[0])
-    measured = statistics.mean.tobytes() + statistics.deviation.tobytes()
-    return _Plan(box, statistics, hashlib.sha256(measured).hexdigest(), device)
 
 
-def _tiles(config: Config, model: Any, plan: _Plan, folder: Path) -> list[Any]:
+def _tiles(config: Config, model: Any, plan: Plan, folder: Path) -> list[Any]:
     """Plan each network's tiles; those of unfinished work stay, so that its blocks and their rounding do.
 
     Raises
@@ -209,7 +252,7 @@ def _tiles(config: Config, model: Any, plan: _Plan, folder: Path) -> list[Any]:
         if kept["place"] == place:
             return [TilePlan.from_dict(one) for one in kept["plans"]]
     most = config.max_memory * 1e9 if config.max_memory else None
-    passes, plans = 8 if config.augment else 1, []
+    passes, plans = config.views, []
     for network in model.networks:
         one = plan_tiles(
             network, plan.box.shape, device_memory(plan.device, most),
@@ -224,7 +267,7 @@ def _tiles(config: Config, model: Any, plan: _Plan, folder: Path) -> list[Any]:
     return plans
 
 
-def _predict_chain(config: Config, model: Any, volume: Volume, plan: _Plan, ledger: Ledger) -> Path:
+def _predict_chain(config: Config, model: Any, volume: Volume, plan: Plan, ledger: Ledger) -> Path:
     """Run the networks in turn; each writes its map into a file of the ledger's folder, and the next reads it."""
     from neuropil.networks import inference
 
@@ -236,11 +279,11 @@ def _predict_chain(config: Config, model: Any, volume: Volume, plan: _Plan, ledg
     sources: list[inference.Source] = [image]
     for index, (network, tiles) in enumerate(zip(model.networks, _tiles(config, model, plan, ledger.folder))):
         name = f"{index + 1}-{network.architecture.name}"
-        maps = _scratch(ledger, name, shape)
+        maps = scratch(ledger, name, shape, "float32")
         read = partial(inference.read_halo, network.architecture, tuple(sources), shape)
         forms, precision = tiles.forms, config.precision
-        with inference.Predictor(network, precision=precision, augment=config.augment, forms=forms) as predictor:
-            run_blocks(ledger, name, list(grid(Box.of_shape(shape), tiles.tile)), read, predictor, partial(_put, maps))
+        with inference.Predictor(network, precision=precision, augment=config.views > 1, forms=forms) as predictor:
+            run_blocks(ledger, name, list(grid(Box.of_shape(shape), tiles.tile)), read, predictor, partial(put, maps))
         sources = [image, partial(_cut, maps)]
     return maps
 
@@ -249,34 +292,8 @@ def _cut(maps: Path, part: Box) -> NDArray[np.float32]:
     return np.array(np.load(maps, mmap_mode="r")[part.slices])
 
 
-def _put(maps: Path, part: Box, made: NDArray[np.float32]) -> None:
-    """Store one box; the file is mapped only meanwhile, so that what was written does not stay in memory."""
-    with storage_errors(str(maps), "write"):
-        file = np.load(maps, mmap_mode="r+")
-        file[part.slices] = made
-        file.flush()
-
-
 def _section(box: Box, z: int) -> Box:
     return Box((box.start[0] + z, *box.start[1:]), (box.start[0] + z + 1, *box.stop[1:]))
-
-
-def _scratch(ledger: Ledger, name: str, shape: tuple[int, ...]) -> Path:
-    """Make sure of the float32 file that holds one network's map while the run lasts.
-
-    A new one is written full of zeros: writing into a mapped hole of the file would kill the process on a full disk.
-    """
-    path = ledger.folder / f"{name}.npy"
-    if not path.exists():
-        ledger.forget(name)
-        part = path.with_suffix(".part")
-        with storage_errors(str(path), "write"), part.open("wb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            for _ in range(shape[0]):
-                file.write(bytes(4 * shape[1] * shape[2]))
-        os.replace(part, path)
-    return path
 
 
 def _write(config: Config, maps: Path, made: tuple[int, ...], shape: tuple[int, ...], place: dict[str, Any]) -> None:

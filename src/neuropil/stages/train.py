@@ -12,30 +12,29 @@ import json
 import logging
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from neuropil.config import dump
 from neuropil.errors import ConfigError, InputError, RunMismatch
 from neuropil.files import write_json
 from neuropil.networks import inference
-from neuropil.networks.checkpoint import Model, load_model, pick_device, read_tensors, save_model
+from neuropil.networks.affinity_sampling import AffinitySampler, LabelledStack
+from neuropil.networks.checkpoint import Model, Network, load_model, pick_device, read_tensors, save_model
 from neuropil.networks.network import DenseNetwork
 from neuropil.networks.packaged import read_card, weights_path
-from neuropil.networks.sampling import BOUNDARY, INTERIOR, UNLABELLED, Sampler, Stack
+from neuropil.networks.patches import PatchGrid
+from neuropil.networks.rsunet import RSUNet
+from neuropil.networks.sampling import Sampler, Stack
 from neuropil.networks.training import train
-from neuropil.segmentation.boundary import boundary_from_labels
+from neuropil.networks.unet_architecture import CUBE
 from neuropil.stages import StageResult
 from neuropil.stages.common import (
-    CREMI_UNLABELLED,
     fingerprint,
     finite,
     image_box,
-    section_box,
     versions,
     write_volume,
 )
@@ -45,12 +44,16 @@ from neuropil.stages.train_config import (
     StackConfig,
     architecture_of,
     check,
+    for_affinities,
     model_of,
     names_of,
     needs_of,
     network_of,
+    unet_of,
+    voxel_size_of,
     warn_of_shared_sections,
 )
+from neuropil.stages.train_labels import boundary_target, box_of, ids_of, unlabelled_of
 from neuropil.volume import open_volume
 
 EXAMPLES = [
@@ -106,15 +109,16 @@ class _Stacks:
         self.all = [self._read(one) for one in stacks]
         self.images = {one.name: hashlib.sha256(one.image.tobytes()).hexdigest() for one in self.all}
 
-    def chosen(self, names: list[str] | None = None) -> list[Stack]:
+    def chosen(self, names: list[str] | None = None) -> list[Any]:
         return [one for one in self.all if names is None or one.name in names]
 
-    def open(self, maps_from: str | None, names: list[str] | None = None) -> list[Stack]:
+    def open(self, maps_from: str | None, names: list[str] | None = None) -> list[Any]:
         return [self._with_map(one, maps_from) for one in self.chosen(names)]
 
-    def _read(self, one: StackConfig) -> Stack:
+    def _read(self, one: StackConfig) -> Stack | LabelledStack:
         with open_volume(one.image) as image, open_volume(one.labels) as labels:
-            box = image_box(image, one.sections)
+            image_box(image, one.sections)  # is it one?
+            box = box_of(one, image)
             if labels.shape != image.shape:
                 raise InputError(
                     f"image and labels of stack '{one.name}' must have one shape; got {image.shape} and {labels.shape}"
@@ -123,10 +127,15 @@ class _Stacks:
                 raise InputError(f"labels of stack '{one.name}' must be integers; {one.labels} holds {labels.dtype}")
             self.voxel_sizes.append(image.metadata.voxel_size)
             with finite(one.image):
-                target = _target(one, labels.read(box), image.shape)
+                ids = labels.read(box)
+                if for_affinities(self.config):
+                    unlabelled = unlabelled_of(one, ids, image.shape)
+                    known = None if not unlabelled.any() else unlabelled
+                    return LabelledStack(one.name, image.read(box), ids_of(one, ids, unlabelled), known, one.share)
+                target = boundary_target(one, ids, image.shape)
                 return Stack(one.name, image.read(box), target, share=one.share)
 
-    def _with_map(self, stack: Stack, maps_from: str | None) -> Stack:
+    def _with_map(self, stack: Any, maps_from: str | None) -> Any:
         if maps_from is None:
             return stack
         folder = self.config.output / maps_from / "maps"
@@ -145,23 +154,6 @@ class _Stacks:
         return replace(stack, map=made)
 
 
-def _target(one: StackConfig, labels: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    boundary = boundary_from_labels(labels, interior_above=one.interior_above, touching_ids=one.touching_ids)
-    target = np.where(boundary, np.uint8(BOUNDARY), np.uint8(INTERIOR))
-    unlabelled = labels == CREMI_UNLABELLED
-    if one.unlabelled is not None:
-        unlabelled |= labels == one.unlabelled
-    if one.mask is not None:
-        with open_volume(one.mask) as mask:
-            if mask.shape != shape:
-                raise InputError(f"mask of stack '{one.name}' must have the image's shape {shape}; got {mask.shape}")
-            unlabelled |= mask.read(section_box(mask, one.sections)) == 0
-    if one.touching_ids and unlabelled.any():  # whether a cell ends where its labels end is not known
-        unlabelled |= boundary_from_labels(np.where(unlabelled, 2, 1), touching_ids=True)
-    target[unlabelled] = UNLABELLED
-    return target
-
-
 def _train_one(config: Config, net: NetworkConfig, stacks: _Stacks, validation: _Stacks) -> dict[str, Any]:
     """Train one network in its folder, from whatever it starts with; return its line of the record."""
     folder, recipe = config.output / net.name, net.recipe or config.recipe
@@ -172,30 +164,15 @@ def _train_one(config: Config, net: NetworkConfig, stacks: _Stacks, validation: 
             )
     if _is_done(config, net.name):
         log.info("%s: done before", net.name)
-    network = DenseNetwork(architecture_of(config, net), config.seed)
-    if net.initialise_from is not None:
-        network.take_over(_start(config, net.initialise_from, network).named_weights())
+    network = _begun(config, net, stacks)
     _check_inputs(config, net, folder, stacks)
     if net.continues is not None:
         _copy_state(config.output / net.continues, folder)
-    training = stacks.open(net.maps_from, net.stacks)
-    sampler = Sampler(
-        training,
-        network.architecture,
-        net.patch,
-        config.seed,
-        recipe.rebalance,
-        recipe.flips,
-        recipe.grey,
-        recipe.elastic,
-        net.spacing,
-    )
-    card = (
-        _card(config, stacks) | {"name": net.name, "network": dump(net), "recipe": vars(recipe)} | _origin(config, net)
-    )
+    about = {"name": net.name, "network": dump(net), "recipe": asdict(recipe), "patch": net.patch}
+    card = _card(config, stacks) | about | _origin(config, net)
     best = train(
         network.to(pick_device(config.device)),
-        sampler,
+        _sampler(config, net, stacks),
         folder=folder,
         updates=net.updates,
         recipe=recipe,
@@ -203,6 +180,40 @@ def _train_one(config: Config, net: NetworkConfig, stacks: _Stacks, validation: 
         card=card,
     )
     return {"updates": net.updates, "seconds": _state(folder)["seconds"], **(vars(best) if best else {})}
+
+
+def _begun(config: Config, net: NetworkConfig, stacks: _Stacks) -> Network:
+    """Return a network before its training, with the weights it starts from."""
+    if for_affinities(config):
+        unet = RSUNet(unet_of(net, voxel_size_of(net, stacks.voxel_sizes[0])), config.seed)
+        if net.initialise_from is not None:
+            unet.load_weights(_unet(config, net.initialise_from).named_weights())
+        return unet
+    network = DenseNetwork(architecture_of(config, net), config.seed)
+    if net.initialise_from is not None:
+        network.take_over(_start(config, net.initialise_from, network).named_weights())
+    return network
+
+
+def _sampler(config: Config, net: NetworkConfig, stacks: _Stacks) -> Sampler | AffinitySampler:
+    """Return what draws the patches of a network from its stacks, whose maps are there."""
+    recipe, training = net.recipe or config.recipe, stacks.open(net.maps_from, net.stacks)
+    if not for_affinities(config):
+        vary = (recipe.rebalance, recipe.flips, recipe.grey, recipe.elastic)
+        return Sampler(training, architecture_of(config, net), net.patch, config.seed, *vary, net.spacing)
+    size = voxel_size_of(net, stacks.voxel_sizes[0])
+    return AffinitySampler(
+        training,
+        unet_of(net, size),
+        net.patch,
+        config.seed,
+        recipe.augmentation,
+        recipe.flips,
+        recipe.grey,
+        recipe.elastic,
+        recipe.erosion,
+        isotropic=max(size) <= CUBE * min(size),
+    )
 
 
 def _check_inputs(config: Config, net: NetworkConfig, folder: Path, stacks: _Stacks) -> None:
@@ -241,13 +252,20 @@ def _is_done(config: Config, name: str) -> bool:
 
 
 def _network(path: Path) -> DenseNetwork:
-    return load_model(path).networks[0]
+    return load_model(path).chain[0]
 
 
 def _start(config: Config, name: str, network: DenseNetwork) -> DenseNetwork:
     """Return what to begin with: of a model's networks the one that has the most weights in common with this one."""
-    networks = load_model(_weights(config, name)).networks
+    networks = load_model(_weights(config, name)).chain
     return max(networks, key=lambda one: len(network.shared_with(one.named_weights())))
+
+
+def _unet(config: Config, name: str) -> RSUNet:
+    model = load_model(_weights(config, name))
+    if model.unet is None:
+        raise ConfigError(f"initialise_from = '{name}' must be a U-Net that predicts affinities; it is '{model.name}'")
+    return model.unet
 
 
 def _weights(config: Config, name: str) -> Path:
@@ -273,6 +291,8 @@ def _origin(config: Config, net: NetworkConfig) -> dict[str, Any]:
 
 def _chain(config: Config, stacks: _Stacks) -> Model:
     paths = [_weights(config, name) for name in model_of(config)]
+    if for_affinities(config):
+        return load_model(paths[0])
     parts = [read_tensors(path)[1] for path in paths]
     origins = [part["initialised_from"] for part in parts if "initialised_from" in part]
     card = _card(config, stacks) | ({"initialised_from": origins} if origins else {}) | {"parts": parts}
@@ -295,6 +315,14 @@ def _check_data(config: Config, stacks: _Stacks, validation: _Stacks) -> None:
     """Check every network against every stack at the start, rather than hours later when its turn comes."""
     pick_device(config.device)
     for net in config.networks:
+        if for_affinities(config):
+            _sampler(config, net, stacks)
+            unet = unet_of(net, voxel_size_of(net, stacks.voxel_sizes[0]))
+            for stack, offset in product(validation.all, unet.offsets):  # can it be predicted in such patches?
+                PatchGrid(stack.image.shape, net.patch).totals(offset)
+            if net.initialise_from not in (None, *names_of(config)):
+                _begun(config, net, stacks)
+            continue
         architecture = architecture_of(config, net)
         Sampler(stacks.chosen(net.stacks), architecture, net.patch, config.seed)
         heirs = [heir for heir in config.networks if heir.maps_from == net.name]
@@ -314,8 +342,10 @@ def _check_shared(config: Config, net: NetworkConfig, name: str) -> None:
 
 
 def _summary(record: dict[str, Any], path: Path) -> str:
-    lines = [f"{'network':12} {'updates':>8} {'pixel error':>12} {'seconds':>8}"]
-    for name, one in record["networks"].items():
-        error = f"{one['pixel_error']:.4f}" if "pixel_error" in one else "-"
+    networks = record["networks"]
+    kind = "rand_error" if any("rand_error" in one for one in networks.values()) else "pixel_error"
+    lines = [f"{'network':12} {'updates':>8} {kind.replace('_', ' '):>12} {'seconds':>8}"]
+    for name, one in networks.items():
+        error = f"{one[kind]:.4f}" if one.get(kind) is not None else "-"
         lines.append(f"{name:12} {one['updates']:8d} {error:>12} {one['seconds']:8.0f}")
     return "\n".join([*lines, *([f"model: {path}"] if "model" in record else [])])
