@@ -58,6 +58,23 @@ def test_given_facts_replace_those_of_the_input(tmp_path: Path) -> None:
         assert volume.metadata.kind == "labels"
 
 
+def test_resampling_averages_images_and_picks_labels(tmp_path: Path) -> None:
+    image = np.array([[[0, 2, 9, 9], [2, 5, 9, 9]]], np.uint8)
+    half = {"resample": "40,8,8", "overwrite": True}
+    for kind, made in (("image", [[[2, 9]]]), ("labels", [[[5, 9]]])):
+        have = store(f"{tmp_path}/{kind}.h5:raw", image, kind=kind)
+        result = run(Config(input=have, output=f"{tmp_path}/half.h5:{kind}", **half))  # type: ignore[arg-type]
+        assert result.data["voxel_size_nm"] == (40, 8, 8)
+        with open_volume(f"{tmp_path}/half.h5:{kind}") as volume:
+            assert volume.dtype == np.uint8
+            assert volume.read().tolist() == made
+    unnamed = store(f"{tmp_path}/unnamed.h5:raw", image)
+    with pytest.raises(InputError, match="resample: say with --kind whether it is image or labels"):
+        run(Config(input=unnamed, output=f"{tmp_path}/half.zarr", **half))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="resample must leave z as it is, 40 nm; got 80 nm"):
+        run(Config(input=unnamed, output=f"{tmp_path}/half.zarr", kind="image", resample="80,8,8"))  # type: ignore[arg-type]
+
+
 def test_affinities_keep_their_offsets(tmp_path: Path) -> None:
     array = np.random.default_rng(0).random((3, 4, 9, 9), dtype=np.float32)
     offsets = ((-1, 0, 0), (0, -1, 0), (0, 0, -3))

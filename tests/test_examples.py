@@ -116,7 +116,7 @@ def test_the_examples_for_affinities_run(name, shape, voxel_size, patch, tmp_pat
     monkeypatch.setenv("NEUROPIL_DATA", str(tmp_path / "data"))
     tissue = make_tissue(shape, rng=np.random.default_rng(0), voxel_size=voxel_size)
     file, labels = (tomllib.loads(path.read_text())["train"]["stacks"][0][key] for key in ("image", "labels"))
-    data = tmp_path / "data" / file.removeprefix("data://").partition(":")[0]
+    data = tmp_path / file.replace("data://", "data/").partition(":")[0]
     data.parent.mkdir(parents=True)
     with h5py.File(data, "w") as made:
         made["raw"], made[labels.rpartition(":")[2]] = tissue.image, tissue.ids

@@ -12,7 +12,7 @@ from small import store
 
 from neuropil.geometry import Box
 from neuropil.volume import open_volume
-from neuropil.volume.resampled import ResampledVolume, resample
+from neuropil.volume.resampled import ResampledVolume, pick, resample
 
 
 def reference_line(old: np.ndarray, new: int) -> np.ndarray:
@@ -66,3 +66,17 @@ def test_a_view_has_a_place_of_its_own(tmp_path: Path) -> None:
         assert view.read().mean() == pytest.approx(image.mean(), abs=1e-3)
         assert ResampledVolume(volume, (50, 4, 2), (50, 400, 2)).shape == (3, 1, 41)
         np.testing.assert_array_equal(ResampledVolume(volume, (50, 4, 2), (50, 4, 2)).read(), image)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 20), st.integers(1, 20), st.data())
+def test_picked_voxels_lie_under_the_centres_in_any_box(
+    old_y: int, old_x: int, y: int, x: int, data: st.DataObject
+) -> None:
+    old = np.arange(2 * old_y * old_x).reshape(2, old_y, old_x)
+    start = [data.draw(st.integers(0, n - 1)) for n in (2, y, x)]
+    stop = [data.draw(st.integers(a + 1, n)) for a, n in zip(start, (2, y, x))]
+    box = Box(tuple(start), tuple(stop))  # type: ignore[arg-type]
+    made = pick(lambda box: old[box.slices], old.shape, (2, y, x), box)
+    for place in np.ndindex(*box.shape):
+        z, j, i = (n + a for n, a in zip(place, start))
+        assert made[place] == old[z, (2 * j + 1) * old_y // (2 * y), (2 * i + 1) * old_x // (2 * x)]

@@ -7,6 +7,7 @@ NISB, "ptc" PyTorch Connectomics in either affinity mode.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -23,10 +24,12 @@ from neuropil.stages.common import ComputedVolume, refuse_outputs
 from neuropil.volume import Metadata, Volume, open_volume
 from neuropil.volume.copying import copy_volume
 from neuropil.volume.metadata import Kind
+from neuropil.volume.resampled import ResampledVolume
 
 EXAMPLES = [
     "neuropil convert sections/ stack.zarr --voxel-size 40,4,4 --kind image",
     "neuropil convert stack.h5:raw stack.ome.tif --sections 0:100 --verify",
+    "neuropil convert ac4.h5:raw half.h5:raw --resample 30,12,12",
     "neuropil convert segmentation.zarr precomputed://segmentation --kind labels",
     "neuropil convert theirs.h5:affs ours.zarr --affinities-from deepem",
     "neuropil convert theirs.h5:affs ours.zarr --affinities-from affogato --offsets=-1,0,0/0,-1,0/0,0,-1/0,-9,0",
@@ -53,6 +56,9 @@ class Config(StageConfig):
     )
     dtype: Dtype | None = Field(None, description="stored type; refused where a value would change")
     sections: Sections | None = Field(None, description="only these sections, START:STOP")
+    resample: TripleNm | None = Field(
+        None, description="z,y,x in nm: another voxel size in y and x; means of images, nearest voxels of labels"
+    )
     overwrite: bool = Field(False, description="replace an output that is there")
     verify: bool = Field(False, description="read the output back and compare checksums")
 
@@ -68,6 +74,8 @@ def run(config: Config) -> StageResult:
             "overwrite": config.overwrite,
             "verify": config.verify,
         }
+        if config.resample is not None:
+            source, metadata = _resampled(source, metadata, config.resample)
         if metadata.mask is not None:
             metadata = _copy_mask(volume, metadata, config, options)
         report = copy_volume(source, config.output, metadata=metadata, dtype=config.dtype, **options)
@@ -107,6 +115,21 @@ def _metadata(said: Metadata, config: Config) -> Metadata:
         return metadata
     z, y, x = metadata.offset
     return replace(metadata, offset=(z + config.sections[0] * metadata.voxel_size[0], y, x))
+
+
+def _resampled(volume: Volume, metadata: Metadata, wanted: Sequence[float]) -> tuple[Volume, Metadata]:
+    """Return the volume at another pixel size, and what the output shall say of it."""
+    size, kind = metadata.voxel_size, metadata.kind
+    if kind is None or kind == "affinities":
+        rule = "affinities link voxels of their own grid" if kind else "say with --kind whether it is image or labels"
+        raise InputError(f"resample: {rule}; {volume.uri} is {kind or 'unnamed'}")
+    if size is None:
+        raise InputError(f"resample: {volume.uri} does not say its voxel size; give it with --voxel-size Z,Y,X")
+    if abs(wanted[0] - size[0]) > 1e-6 * size[0]:
+        raise InputError(f"resample must leave z as it is, {size[0]:g} nm; got {wanted[0]:g} nm")
+    nearest = kind in ("labels", "mask")
+    changed = ResampledVolume(volume, size, wanted, dtype=volume.dtype, nearest=nearest)
+    return changed, replace(metadata, voxel_size=changed.metadata.voxel_size)
 
 
 def _affinities(volume: Volume, config: Config) -> tuple[Volume, Metadata]:

@@ -1,7 +1,8 @@
 """A volume seen at another pixel size: the same sections, y and x on another grid over the same extent.
 
 A voxel of the new grid is the mean over a window around its centre, as wide as itself but at least one old voxel. So
-shrinking averages over areas, and enlarging interpolates linearly. The window follows from the voxel's place alone:
+shrinking averages over areas, and enlarging interpolates linearly; labels take the old voxel under the new one's
+centre. The window follows from the voxel's place alone:
 what is read never depends on the box it is read in. Outside the volume its outermost voxels go on.
 """
 
@@ -12,7 +13,7 @@ from math import ceil
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from neuropil.geometry import Box, grid
 from neuropil.volume.base import VolumeBase
@@ -23,25 +24,58 @@ _ROWS = 256  # of the new grid, resampled at a time
 
 
 class ResampledVolume(VolumeBase):
-    """A volume (z, y, x) of numbers, read as float32 at about another pixel size.
+    """A volume (z, y, x), read at about another pixel size.
 
     Parameters
     ----------
     volume : open; whoever opened it closes it
     voxel_size : nm per voxel of `volume`
     wanted : nm per voxel along z (which stays), y and x; rounded so that whole voxels fill the extent
+    dtype : of what is read; means are rounded where it is an integer type
+    nearest : for labels: one old voxel each instead of means
     """
 
-    def __init__(self, volume: Volume, voxel_size: Sequence[float], wanted: Sequence[float]) -> None:
+    def __init__(
+        self,
+        volume: Volume,
+        voxel_size: Sequence[float],
+        wanted: Sequence[float],
+        *,
+        dtype: DTypeLike = np.float32,
+        nearest: bool = False,
+    ) -> None:
         old = volume.spatial_shape
         y, x = (max(1, round(old[axis] * voxel_size[axis] / wanted[axis])) for axis in (1, 2))
         size = (voxel_size[0], voxel_size[1] * old[1] / y, voxel_size[2] * old[2] / x)
         known = Metadata(voxel_size=size, offset=volume.metadata.offset, kind=volume.metadata.kind)
-        super().__init__(volume.uri, (old[0], y, x), np.float32, known, volume.chunk_shape, False)
-        self.source = volume
+        super().__init__(volume.uri, (old[0], y, x), dtype, known, volume.chunk_shape, False)
+        self.source, self.nearest = volume, nearest
 
-    def _read(self, box: Box) -> NDArray[np.float32]:
-        return resample(self.source.read, self.source.spatial_shape, self.shape, box)
+    def _read(self, box: Box) -> NDArray[Any]:
+        old, new = self.source.spatial_shape, self.shape
+        if self.nearest:
+            return pick(self.source.read, old, new, box).astype(self.dtype, copy=False)
+        made = resample(self.source.read, old, new, box)
+        return (np.rint(made) if self.dtype.kind in "ui" else made).astype(self.dtype, copy=False)
+
+
+def pick(
+    read: Callable[[Box], NDArray[Any]], shape: Sequence[int], new_shape: Sequence[int], box: Box
+) -> NDArray[Any]:
+    """Return one box of an array on another grid over the same extent: the old voxels under the new ones' centres.
+
+    Parameters are those of `resample`.
+
+    >>> old = np.array([[[7, 7, 9, 9, 9]]])
+    >>> pick(lambda box: old[box.slices], (1, 1, 5), (1, 1, 2), Box((0, 0, 0), (1, 1, 2))).tolist()
+    [[[7, 9]]]
+    """
+    rows, columns = (
+        np.floor((np.arange(box.start[a], box.stop[a]) + 0.5) * shape[a] / new_shape[a]).astype(np.intp) for a in (1, 2)
+    )
+    top, left = int(rows[0]), int(columns[0])
+    old = read(Box((box.start[0], top, left), (box.stop[0], int(rows[-1]) + 1, int(columns[-1]) + 1)))
+    return old[:, rows - top][:, :, columns - left]
 
 
 def resample(

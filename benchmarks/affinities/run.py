@@ -1,0 +1,172 @@
+"""From image to neurons by affinities on AC4 and FIB-25: every decoder, views to average, and what training gains by.
+
+    python benchmarks/affinities/run.py [--data ac4,fib25] [--variants NAMES] [--seeds 0] [--updates N] [--views 1,8]
+    python benchmarks/affinities/run.py --table
+
+The first trains what is not trained yet (examples/affinities_*.toml, changed as the variant says; stop it at any time,
+the same command goes on), predicts, tunes each decoder on some sections, scores it once on others, writes results/ and
+ends with the table; the second makes the table of the results alone. The data must be in NEUROPIL_DATA. Scores are of
+3-D segmentations: the adapted Rand error 1 - F without truth background, background of the proposal being one segment
+per voxel (variant "neuropil"), in brackets that of the best threshold for the tested sections themselves; and VI in
+bits. Segmentations of others that come with FIB-25 are scored on the same sections.
+"""
+
+import argparse
+import json
+import logging
+import statistics
+import tomllib
+from pathlib import Path
+
+from neuropil.geometry import Box
+from neuropil.labels import contingency
+from neuropil.metrics.information import variation_of_information
+from neuropil.metrics.rand import rand_scores
+from neuropil.segmentation.affinities import NEAREST
+from neuropil.segmentation.decoding import METHODS, Decoder
+from neuropil.stages import convert, predict, train
+from neuropil.stages.affinities import read_affinities
+from neuropil.stages.common import versions
+from neuropil.stages.tuning import Crop, check, tune
+from neuropil.volume import open_volume
+
+HERE = Path(__file__).parent
+RUNS = Path("runs/affinities")
+EXAMPLES = HERE.parent.parent / "examples"
+# Sections to tune on and to test on; neither is trained on, and checkpoints are not chosen by the latter.
+SECTIONS = {"ac4": ((80, 90), (90, 100)), "fib25": ((116, 146), (150, 180))}
+RIVALS = {"ac4": {}, "fib25": {"its watershed": "oversegmentation", "flood-filling network": "ffn_segmentation"}}
+VARIANTS = ("all", "nearest", "no_defects")
+CLEAN = {"misalign": 0, "missing": 0, "out_of_focus": 0, "noise": 0}
+GRID = [(low, size, dust) for low in (0.05, 0.2, 0.4) for size in (0, 256) for dust in (0, 256)]
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default=",".join(SECTIONS))
+    parser.add_argument("--variants", default=",".join(VARIANTS), help="all: 12 links, all of the augmentation")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--updates", type=int, help="instead of the example's")
+    parser.add_argument("--views", default="1,8", help="of each patch, that are averaged")
+    parser.add_argument("--methods", default="mean,quantile,size,mutex", help=f"some of {', '.join(METHODS)}")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--table", action="store_true", help="only show what is in results/")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    args.results.mkdir(exist_ok=True)
+    if not args.table:
+        for data in args.data.split(","):
+            for seed in args.seeds.split(","):
+                for variant in args.variants.split(","):
+                    run(data, variant, int(seed), args)
+    text = table([json.loads(path.read_text()) for path in sorted(args.results.glob("*.json"))])
+    (args.results / "table.txt").write_text(text + "\n")
+    print(text)
+
+
+def run(data: str, variant: str, seed: int, args) -> None:
+    """Train one network, then predict and score what has no result yet."""
+    config = configured(data, variant, seed, args.updates)
+    updates = config.networks[0].updates
+    for views in map(int, args.views.split(",")):
+        path = args.results / f"{data}-{variant}{updates}-{seed}-{views}.json"
+        if path.exists():
+            continue
+        prepare(config)
+        train.run(config)
+        uri = f"{config.output}/affinities{views}.h5:affinities"
+        stack = config.stacks[0]
+        if not Path(f"{config.output}/affinities{views}.h5").exists():
+            both = (SECTIONS[data][0][0], SECTIONS[data][1][1])
+            weights = config.output / "model.safetensors"
+            predict.run(
+                predict.Config(weights=weights, input=stack.image, output=uri, sections=both, tta=views)
+            )  # fmt: skip
+        crops = [crop(data, uri, stack.labels, sections) for sections in SECTIONS[data]]
+        rows = [decoded(crops, method) for method in args.methods.split(",")]
+        about = {"data": data, "variant": variant, "updates": updates, "seed": seed, "views": views}
+        rivals = {name: rival(stack, dataset, data) for name, dataset in RIVALS[data].items()}
+        path.write_text(json.dumps(about | {"rows": rows, "rivals": rivals, "versions": versions()}) + "\n")
+
+
+def configured(data: str, variant: str, seed: int, updates: int | None) -> train.Config:
+    """Return the example's training, as a variant of it."""
+    content = tomllib.loads((EXAMPLES / f"affinities_{data}.toml").read_text())["train"]
+    network, recipe = content["networks"][0], content["recipe"]
+    network["updates"] = updates or network["updates"]
+    if variant == "nearest":
+        network["architecture"] = {"base": network["architecture"], "offsets": [list(row) for row in NEAREST]}
+    if variant == "no_defects":
+        recipe["augmentation"] = CLEAN
+    content |= {"seed": seed, "output": f"{RUNS}/{data}-{variant}{network['updates']}-{seed}"}
+    return train.Config.model_validate(content)
+
+
+def prepare(config: train.Config) -> None:
+    """Make the stack that AC4's example learns from: pixels of 12 nm."""
+    stack = config.stacks[0]
+    for uri, kind, dataset in ((stack.image, "image", "raw"), (stack.labels, "labels", "labels")):
+        if uri.startswith("data://") or Path(uri.partition(":")[0]).with_suffix(f".{kind}").exists():
+            continue
+        source = f"data://snemi3d/ac4.h5:{dataset}"
+        convert.run(convert.Config(input=source, output=uri, kind=kind, resample=(30, 12, 12), overwrite=True))
+        Path(uri.partition(":")[0]).with_suffix(f".{kind}").touch()
+
+
+def crop(data: str, uri: str, labels: str, sections: tuple[int, int]) -> Crop:
+    """Read affinities and truth of some sections."""
+    with open_volume(uri) as volume, open_volume(labels) as truth:
+        start, stop = (section - SECTIONS[data][0][0] for section in sections)
+        links = read_affinities(volume, Box((start, 0, 0), (stop, *volume.spatial_shape[1:])))
+        return Crop(links, truth.read(Box((sections[0], 0, 0), (sections[1], *truth.shape[1:]))), None)
+
+
+def decoded(crops: list[Crop], method: str) -> dict:
+    """Tune a decoder on the first crop and score it on the second."""
+    grid = GRID if method != "mutex" else [(low, 0, dust) for low, size, dust in GRID if size == 0]
+    tried = [Decoder(method=method, low=low, size=size, dust=dust) for low, size, dust in grid]
+    rows = [tune(crops[0], one, "rand", 0.05) for one in tried]
+    best = max(range(len(rows)), key=lambda k: rows[k]["f"])
+    row = {key: value for key, value in rows[best].items() if key != "curve"}
+    chosen = Decoder(**{**vars(tried[best]), "merge_threshold": row["merge_threshold"]})
+    return {"tuned": row, "tested": check(crops[1], chosen)}
+
+
+def rival(stack, dataset: str, data: str) -> dict:
+    """Score another program's segmentation on the tested sections."""
+    start, stop = SECTIONS[data][1]
+    with open_volume(stack.labels) as truth, open_volume(stack.labels.rpartition(":")[0] + f":{dataset}") as theirs:
+        box = Box((start, 0, 0), (stop, *truth.shape[1:]))
+        counts = contingency(theirs.read(box), truth.read(box))
+    information = variation_of_information(counts)
+    return {"f": rand_scores(counts).f, "vi_split": information.split, "vi_merge": information.merge}
+
+
+def table(results: list[dict]) -> str:
+    """One line per network, views and decoder, means over seeds; then what others made of the same sections."""
+    head = f"{'data':6} {'variant':11} {'updates':>7} {'seeds':>5} {'views':>5} {'decoder':22}"
+    lines = [f"{head} {'Rand error':>10} {'(best)':>8} {'VI split':>8} {'VI merge':>8}"]
+    groups: dict[tuple, list[dict]] = {}
+    for one in results:
+        for row in one["rows"]:
+            key = (one["data"], one["variant"], one["updates"], one["views"], row["tuned"]["method"])
+            groups.setdefault(key, []).append(row["tested"])
+    for (data, variant, updates, views, method), tested in groups.items():
+        mean = {key: statistics.mean(one[key] for one in tested) for key in ("f", "best_f", "vi_split", "vi_merge")}
+        best = f"({1 - mean['best_f']:.4f})" if method != "mutex" else ""
+        lines.append(
+            f"{data:6} {variant:11} {updates:7} {len(tested):5} {views:5} {method:22} {1 - mean['f']:10.4f} {best:>8}"
+            f" {mean['vi_split']:8.3f} {mean['vi_merge']:8.3f}"
+        )
+    rivals = {(one["data"], name): row for one in results for name, row in one["rivals"].items()}
+    for (data, name), row in rivals.items():
+        lines.append(
+            f"{data:6} {'others':11} {'':7} {'':5} {'':5} {name:22} {1 - row['f']:10.4f} {'':8}"
+            f" {row['vi_split']:8.3f} {row['vi_merge']:8.3f}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
