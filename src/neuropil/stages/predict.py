@@ -153,7 +153,10 @@ def _at_trained_size(config: Config, card: Mapping[str, Any], image: Volume) -> 
     trained, size = voxel_sizes(card), image.metadata.voxel_size
     unet = card.get("outputs") == "affinities"
     if config.resample and unet:
-        raise InputError("resample is for boundary networks; affinities link voxels of the image's own grid")
+        raise InputError(
+            "resample is for boundary networks, affinities link voxels of the image's own grid; resample the image with"
+            " `neuropil convert --resample Z,Y,X`"
+        )
     if config.resample and not trained:
         raise InputError(f"resample: the card of {config.weights} does not say at which voxel size it was trained")
     if config.resample and size is None:
@@ -171,7 +174,8 @@ def _at_trained_size(config: Config, card: Mapping[str, Any], image: Volume) -> 
         log.warning(
             "%s has voxels of %s nm, %s was trained at %s: expect a poor map; %s",
             image.uri, _nm(size), config.weights, " to ".join(dict.fromkeys(map(_nm, (least, most)))),
-            "affinities are made on the image's own grid" if unet else "--resample predicts at the model's size",
+            "resample the image with `neuropil convert --resample Z,Y,X`" if unet
+            else "--resample predicts at the model's size",
         )  # fmt: skip
     return image
 

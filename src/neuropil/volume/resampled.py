@@ -59,9 +59,7 @@ class ResampledVolume(VolumeBase):
         return (np.rint(made) if self.dtype.kind in "ui" else made).astype(self.dtype, copy=False)
 
 
-def pick(
-    read: Callable[[Box], NDArray[Any]], shape: Sequence[int], new_shape: Sequence[int], box: Box
-) -> NDArray[Any]:
+def pick(read: Callable[[Box], NDArray[Any]], shape: Sequence[int], new_shape: Sequence[int], box: Box) -> NDArray[Any]:
     """Return one box of an array on another grid over the same extent: the old voxels under the new ones' centres.
 
     Parameters are those of `resample`.
