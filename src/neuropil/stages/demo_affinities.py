@@ -93,6 +93,12 @@ class _Data:
         """One part of the stack that holds both, since patches need the depth."""
         return self.tuned_on[0], self.tested_on[1]
 
+    @property
+    def about(self) -> dict[str, str]:
+        """What is done on which part."""
+        parts = {"tuned on": self.tuned_on, "tested on": self.tested_on}
+        return {"data": NOTICE[self.name]} | {key: "sections {}:{}".format(*part) for key, part in parts.items()}
+
 
 @dataclass(frozen=True)
 class _Segmented:
@@ -121,21 +127,17 @@ def run(config: Config) -> StageResult:
     uri = _predict(config, data, weights, output)
     made = _segment_all(data, model, uri)
     best = max((one for one in made if one.row["name"].startswith(model)), key=lambda one: one.row["tuned"]["f"])
-    with open_volume(data.image) as image:
-        place = placed(image, _box(image.shape, data.tested_on))
-    segmentation = f"{output / 'segmentation.h5'}:ids"
-    write_volume(segmentation, best.segmentation, kind="labels", place=place, overwrite=True)
+    segmentation = _write(data, best, output)
     rows = [one.row for one in made]
-    about = {"data": NOTICE[data.name], "model": model, "tuned on": "sections {}:{}".format(*data.tuned_on)}
-    about |= {"tested on": "sections {}:{}".format(*data.tested_on)}
+    about = data.about | {"model": model}
     page = output / "report.html"
     write_text(page, render_affinities("neuropil demo: from image to neurons", rows, _pictures(data, uri, made), about))
     seconds = round(time.monotonic() - start, 1)
     record = {"config": dump(config), "versions": versions(), "about": about, "rows": rows, "seconds": seconds}
     write_json(output / "run.json", record)
     lines = [
-        f"{NOTICE[data.name]}",
-        f"Tuned on sections {about['tuned on'][9:]}, scored once on sections {about['tested on'][9:]}, in 3-D.",
+        NOTICE[data.name],
+        f"Tuned on {about['tuned on']}, scored once on {about['tested on']}, in 3-D.",
         "",
         _table(rows),
         "",
@@ -144,6 +146,15 @@ def run(config: Config) -> StageResult:
         f"{seconds:.0f} s in all. {page}",
     ]
     return StageResult("\n".join(lines), record)
+
+
+def _write(data: _Data, best: _Segmented, output: Path) -> str:
+    """Write the segmentation of the tested sections where they lie in the stack; return its URI."""
+    uri = f"{output / 'segmentation.h5'}:ids"
+    with open_volume(data.image) as image:
+        place = placed(image, _box(image.shape, data.tested_on))
+    write_volume(uri, best.segmentation, kind="labels", place=place, overwrite=True)
+    return uri
 
 
 def _advice(model: str, data: _Data) -> list[str]:
