@@ -71,24 +71,26 @@ def _section(panel: SectionPanel) -> str:
 
 
 def _reference_column(panel: SectionPanel) -> list[str]:
-    column = [_figure(panel.image, "<b>image</b>", _scale(panel))]
+    column = [figure(panel.image, "<b>image</b>", _scale(panel))]
     if panel.truth is not None:
-        column.append(_figure(paint(panel.truth), "<b>truth</b>"))
+        column.append(figure(paint(panel.truth), "<b>truth</b>"))
         outlined = draw(panel.image, outlines(panel.truth), pictures.ORANGE)
-        column.append(_figure(outlined, "<b>image</b> with borders of the truth"))
+        column.append(figure(outlined, "<b>image</b> with borders of the truth"))
     return column
 
 
 def _model_column(one: ModelPicture, panel: SectionPanel) -> list[str]:
     name = f"<b>{text(one.model)}</b>"
-    column = [_figure(255 - one.boundary, f"{name} boundary map") if one.boundary is not None else ""]
+    column = [figure(255 - one.boundary, f"{name} boundary map") if one.boundary is not None else ""]
     for decoder in ROWS:
         labels = one.segmentations.get(decoder)
-        column.append(_figure(_segmentation(labels, panel.truth), f"{name} {decoder}") if labels is not None else "")
+        column.append(
+            figure(segmentation_picture(labels, panel.truth), f"{name} {decoder}") if labels is not None else ""
+        )
     return column
 
 
-def _segmentation(labels: Labels, truth: Labels | None) -> Image:
+def segmentation_picture(labels: Labels, truth: Labels | None) -> Image:
     """Colour a segmentation and draw the true borders in white wherever it says there is none."""
     picture = paint(labels, truth)
     return picture if truth is None else draw(picture, outlines(truth) & (labels > 0), WHITE)
@@ -118,19 +120,19 @@ def _thumbnails(error: SegmentationError, panel: SectionPanel) -> list[str]:
     y, x = error.place[1] - panel.corner[0], error.place[2] - panel.corner[1]
     height, width = panel.image.shape
     spot = f'<span class="spot" style="left:{100 * (x + 0.5) / width:.1f}%;top:{100 * (y + 0.5) / height:.1f}%"></span>'
-    thumbs = [_figure(panel.image, "image", spot + _scale(panel))]
+    thumbs = [figure(panel.image, "image", spot + _scale(panel))]
     one = panel.models[0] if panel.models else None
     if one is not None and one.boundary is not None:
-        thumbs.append(_figure(255 - one.boundary, "boundary map", spot))
+        thumbs.append(figure(255 - one.boundary, "boundary map", spot))
     labels = _labels_of(error, one)
     involved = _true_objects(error, panel.truth, (y, x)) if panel.truth is not None else []
     if panel.truth is not None:
-        thumbs.append(_figure(highlight(panel.image, panel.truth, involved), "truth", spot))
+        thumbs.append(figure(highlight(panel.image, panel.truth, involved), "truth", spot))
     if labels is not None:
         here = pictures.ids_by_size(labels)
         segments = [one for one in error.segment_ids if one in here] or _segments_in(labels, panel.truth, involved)
         segments = segments or _ids_near(labels, (y, x))
-        thumbs.append(_figure(highlight(panel.image, labels, segments), "segmentation", spot))
+        thumbs.append(figure(highlight(panel.image, labels, segments), "segmentation", spot))
     return thumbs
 
 
@@ -186,13 +188,16 @@ def _place(error: SegmentationError) -> str:
 
 
 def _scale(panel: SectionPanel) -> str:
-    if panel.voxel_size is None:
-        return ""
-    fraction, words = scale_bar(panel.image.shape[1], panel.voxel_size[2])
+    return "" if panel.voxel_size is None else scale_mark(panel.image.shape[1], panel.voxel_size[2])
+
+
+def scale_mark(width: int, pixel_nm: float) -> str:
+    """Return the scale bar (HTML) to lay over a picture of so many pixels of so many nm."""
+    fraction, words = scale_bar(width, pixel_nm)
     return f'<span class="bar-mark" style="width:{100 * fraction:.2f}%"><i>{text(words)}</i></span>'
 
 
-def _figure(picture: Image, caption: str, over: str = "") -> str:
+def figure(picture: Image, caption: str, over: str = "") -> str:
     """Return one picture with its caption (HTML); `over` is laid on it. A hidden check box enlarges it on a click."""
     alt = caption.replace("<b>", "").replace("</b>", "")
     height, width = picture.shape[:2]

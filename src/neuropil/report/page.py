@@ -55,13 +55,24 @@ def render(data: ReportData) -> str:
     }
     links = "".join(f'<a href="#{key}">{title}</a>' for key, title in PARTS)
     body = "".join(f'<section id="{key}"><h2>{title}</h2>{content[key]}</section>' for key, title in PARTS)
+    return document(
+        data.title,
+        f'{_header(data)}<nav aria-label="Parts"><div>{links}</div></nav><main>{body}</main>{_footer(data)}',
+    )
+
+
+def document(title: str, body: str) -> str:
+    """Return a complete HTML document around a body, which is HTML already; the title is not.
+
+    >>> document("a < b", "<p>c</p>").endswith("<body><p>c</p></body></html>\\n")
+    True
+    """
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f'<title>{text(data.title)}</title><link rel="icon" href="data:,"><style>{CSS}</style></head><body>'
-        f'{_header(data)}<nav aria-label="Parts"><div>{links}</div></nav><main>{body}</main>{_footer(data)}'
-        "</body></html>\n"
+        f'<title>{text(title)}</title><link rel="icon" href="data:,"><style>{CSS}</style></head>'
+        f"<body>{body}</body></html>\n"
     )
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from neuropil.report.charts import Axes, Series, line_chart
 from neuropil.report.markup import facts, score, strong_best, table, text
-from neuropil.report.page import POLICY
-from neuropil.report.style import CSS
+from neuropil.report.page import document
 
 CURVES = 6
 """Most curves in one chart."""
@@ -39,14 +38,10 @@ def render_tuning(title: str, rows: Sequence[Mapping[str, Any]], about: Mapping[
         line_chart("Rand F, higher is better", _series(shown, "f"), Axes("threshold", "F", (0, 1), (0, 1))),
         line_chart("VI, lower is better", _series(shown, "vi"), Axes("threshold", "bits", (0, 1), (0, most or 1.0))),
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f'<title>{text(title)}</title><link rel="icon" href="data:,"><style>{CSS}</style></head><body>'
+    return document(
+        title,
         f"<header><h1>{text(title)}</h1>{facts(about)}</header><main><section>"
-        f'<div class="charts">{"".join(charts)}</div>{_table(rows)}'
-        "</section></main></body></html>\n"
+        f'<div class="charts">{"".join(charts)}</div>{_table(rows)}</section></main>',
     )
 
 

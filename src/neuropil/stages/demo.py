@@ -4,6 +4,9 @@ First the packaged pair VD2D-VD2D3D predicts sections that it was not trained on
 are trained recursively for a few minutes, and do the same. Real sections of the fly's ventral nerve cord are used where
 they are found (NEUROPIL_DATA, or `neuropil data get vnc`), a synthetic stack otherwise. Stopped at any moment, the same
 command continues.
+
+With --affinities the other way from image to neurons: a U-Net predicts affinities, fragments are merged, in 3-D, tuned
+on some sections and scored on others; on FIB-25 where it is found, synthetic isotropic tissue otherwise.
 """
 
 from __future__ import annotations
@@ -20,17 +23,22 @@ import numpy as np
 from pydantic import Field
 
 from neuropil.config import StageConfig, dump
-from neuropil.errors import VolumeNotFound
+from neuropil.errors import ConfigError, VolumeNotFound
 from neuropil.files import write_json
 from neuropil.geometry import Box
 from neuropil.networks.packaged import weights_path
 from neuropil.segmentation.boundary import boundary_from_intensity
-from neuropil.stages import StageResult, evaluate, predict, report, segment, train
+from neuropil.stages import StageResult, demo_affinities, evaluate, predict, report, segment, train
 from neuropil.stages.common import fingerprint, sidecar, versions, write_volume
 from neuropil.synthetic import make_tissue
 from neuropil.volume import exists, open_volume
 
-EXAMPLES = ["neuropil demo", "neuropil demo --data synthetic --output runs/synthetic", "neuropil demo --updates 2000"]
+EXAMPLES = [
+    "neuropil demo",
+    "neuropil demo --data synthetic --output runs/synthetic",
+    "neuropil demo --updates 2000",
+    "neuropil demo --affinities",
+]
 POSITIONAL = ()
 log = logging.getLogger("neuropil")
 
@@ -57,9 +65,14 @@ NOTICE = {
 class Config(StageConfig):
     """Fields of [demo]."""
 
-    output: Path = Field(Path("runs/demo"), description="run folder")
-    data: Literal["auto", "vnc", "synthetic"] = Field("auto", description="vnc where it is found, else synthetic")
-    updates: int = Field(400, gt=0, description="of VD2D; VD2D3D gets half as many")
+    affinities: bool = Field(False, description="from image to neurons by affinities, in 3-D")
+    output: Path = Field(
+        Path("runs/demo"), description=f"run folder; with affinities {demo_affinities.OUTPUT} if not given"
+    )
+    data: Literal["auto", "vnc", "fib25", "synthetic"] = Field(
+        "auto", description="vnc, or with affinities fib25, where it is found, else synthetic"
+    )
+    updates: int = Field(400, gt=0, description="of VD2D; VD2D3D gets half as many; of the U-Net if none is packaged")
     seed: int = Field(0, ge=0, description="of training")
     fresh: bool = Field(False, description="start over")
 
@@ -77,6 +90,10 @@ class _Part:
 
 def run(config: Config) -> StageResult:
     """Run the demo."""
+    if config.affinities:
+        return demo_affinities.run(config)
+    if config.data == "fib25":
+        raise ConfigError("data 'fib25' is for the demo with --affinities; give auto, vnc or synthetic")
     start = time.monotonic()
     weights = {
         PACKAGED: weights_path(PACKAGED),
