@@ -16,19 +16,25 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from neuropil._kernels.prefetch import prefetch
+
 _LOW = np.uint64(0xFFFFFFFF)
 _S32 = np.uint64(32)
 _K = np.uint64(0x9E3779B97F4A7C15)
 
 
 @njit(cache=True, nogil=True)
+def _first_place(table, key):
+    return 2 * np.int64((((key * _K) >> _S32) * np.uint64(table.size // 2)) >> _S32)
+
+
+@njit(cache=True, nogil=True)
 def _place(table, key):
     """Return where the key is in a table of (key, edge), or the empty place for it."""
-    size = table.size // 2
-    p = np.int64((((key * _K) >> _S32) * np.uint64(size)) >> _S32)
-    while table[2 * p] != 0 and table[2 * p] != key:
-        p = np.int64(p + 1 if p + 1 < size else 0)
-    return 2 * p
+    p = _first_place(table, key)
+    while table[p] != 0 and table[p] != key:
+        p = p + 2 if p + 2 < table.size else 0
+    return p
 
 
 @njit(cache=True, nogil=True)
@@ -182,16 +188,37 @@ def _neighbours(a, halves, ends, table, keys, places):
 
     Returns how many they are. Done for all at once since one look-up does not wait for another.
     """
+    for i in range(halves.size):
+        prefetch(ends, _end(np.int64(halves[i])))
     n = 0
     for i in range(halves.size):
         h = np.int64(halves[i])
         if ends[_end(h)] != 0:
             halves[n] = h
             keys[n] = _key(ends[_end(h ^ 1)], a)
+            prefetch(table, _first_place(table, keys[n]))
             n += 1
     for i in range(n):
         places[i] = _place(table, keys[i])
+        prefetch(ends, _end(2 * np.int64(table[places[i] + 1])))
     return n
+
+
+@njit(cache=True, nogil=True)
+def _announce(order, head, ends, start, length, room, pool):
+    """Announce what the entries to come will ask for: in 32 the edge, in 16 its clusters, in 8 their lists."""
+    edges = order.size
+    if head + 32 < edges:
+        prefetch(ends, _end(2 * np.int64(order[head + 32] & _LOW)))
+    for h in range(2):
+        if head + 16 < edges:
+            node = np.int64(ends[_end(2 * np.int64(order[head + 16] & _LOW) + h)])
+            prefetch(start, node)
+            prefetch(length, node)
+            prefetch(room, node)
+        if head + 8 < edges:
+            node = np.int64(ends[_end(2 * np.int64(order[head + 8] & _LOW) + h)])
+            prefetch(pool, start[node])
 
 
 @njit(cache=True, nogil=True)
@@ -219,6 +246,7 @@ def agglomerate(rows, order, heads, chain, bins, counts, q, least, nodes, pool, 
             waiting -= 1
         else:
             entry = order[head]
+            _announce(order, head, ends, start, length, room, pool)
             head += 1
         e = np.int64(entry & _LOW)
         if ends[_end(2 * e)] == 0 or queued[e, 2] != entry:

@@ -116,8 +116,8 @@ def _in_range(row, first, last, low, high, hits):
 
 
 @njit(cache=True, nogil=True)
-def strongest(links, repels, top, offset, strides, kept, base, best):
-    """Lower the entries `best` of voxels to those of the links of one channel; see `gather` for links left out."""
+def strongest(links, repels, top, offset, strides, kept, least, base, best):
+    """Lower the entries `best` of voxels to those of links of one channel with weights >= least; else as `gather`."""
     depth, height, width = links.shape
     dz, dy, dx = offset[0], offset[1], offset[2]
     step = (dz * height + dy) * width + dx
@@ -132,7 +132,7 @@ def strongest(links, repels, top, offset, strides, kept, base, best):
             start = (z * height + y) * width
             for x in range(max(0, -dx), min(width, width - dx)):
                 v = start + x
-                if row[x] != 0 and x % strides[2] == 0 and (kept.size == 0 or kept[v]):
+                if row[x] >= least and x % strides[2] == 0 and (kept.size == 0 or kept[v]):
                     entry = _entry(row[x], base + v)
                     best[v] = min(best[v], entry)
                     best[v + step] = min(best[v + step], entry)

@@ -106,13 +106,13 @@ def _decided(channels: list[tuple[Any, ...]], attractive: int, shape: tuple[int,
     jumps = np.array([step @ np.array([shape[1] * shape[2], shape[2], 1]) for _, _, _, step, _, _ in channels])
     best = np.full(size, ~np.uint64(0))
     for c, channel in enumerate(channels):
-        args = (*channel, c * size, best)
+        args = (*channel, np.uint32(1), c * size, best)
         _kernel.strongest(*args)
     _kernel.contract(best, attractive, jumps, forest)
     del best
     heads, lengths = np.zeros(size, np.int32), np.zeros(size, np.int32)
     blocks, counts, table = np.empty((1024, 8), np.int32), np.array([0, -1, 0]), np.zeros(1024, np.uint64)
-    for low, high, most in _batches(channels):
+    for low, high, most in batches(channels):
         _kernel.flatten(forest)
         entries, n = np.empty(most, np.uint64), 0
         for c, channel in enumerate(channels):
@@ -137,20 +137,20 @@ def check_links(number: int) -> None:
         raise InputError(f"affinities must have less than 2**32 links, work in blocks; got {number}")
 
 
-def _batches(channels: list[tuple[Any, ...]]) -> list[tuple[int, int, int]]:
+def batches(channels: list[tuple[Any, ...]]) -> list[tuple[int, int, int]]:
     """Return ranges of weights, falling, with the number of links in each: about one per voxel, if ties allow."""
     counts = np.zeros(1 << (32 - _SHIFT), np.int64)
     for links, repels, top, *_ in channels:
         _kernel.histogram(links, repels, top, _SHIFT, counts)
     at_once = max(channels[0][0].size, 1 << 16)
     falling = np.cumsum(counts[::-1])
-    batches, begin = [], 0
+    found, begin = [], 0
     while begin < counts.size and (taken := int(falling[begin - 1]) if begin else 0) < falling[-1]:
         end = max(int(np.searchsorted(falling, taken + at_once, side="right")), begin + 1)
         low, high = (counts.size - end) << _SHIFT, (counts.size - begin) << _SHIFT
-        batches.append((max(low, 1), min(high, (1 << 32) - 1), int(falling[min(end, counts.size) - 1]) - taken))
+        found.append((max(low, 1), min(high, (1 << 32) - 1), int(falling[min(end, counts.size) - 1]) - taken))
         begin = end
-    return batches
+    return found
 
 
 def _check_offsets(
