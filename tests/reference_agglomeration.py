@@ -40,7 +40,7 @@ def agglomerate(found, score):
             if p != pair:
                 q = frozenset(a if x == b else x for x in p)
                 old_rank, old = joined.get(q, (rank, []))
-                joined[q] = (min(rank, old_rank), old + links)
+                joined[q] = (max(rank, old_rank), old + links)
         edges = joined
     return merges, tied
 

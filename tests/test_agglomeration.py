@@ -12,6 +12,7 @@ from strategies import affinities, ids, labels, read_only
 
 from neuropil.errors import InputError
 from neuropil.labels import apply_lookup, contingency, relabel
+from neuropil.segmentation import agglomeration
 from neuropil.segmentation.agglomeration import agglomerate
 from neuropil.segmentation.contacts import Contacts, region_contacts
 from neuropil.segmentation.linkage import cut
@@ -74,9 +75,15 @@ def test_threads_and_ranges_of_ids_change_nothing():
         assert_equal(one, region_contacts(fragments, links, histograms=True, threads=threads))
 
 
+@pytest.mark.parametrize("few", [0, 3, 128])
+def test_agglomeration_equals_reference(few, monkeypatch):
+    monkeypatch.setattr(agglomeration, "_FEW", few)  # all by the queue, some, or none
+    check_agglomeration()
+
+
 @quick
 @given(st.data(), affinities(levels=8), st.sampled_from(["mean", "max", *QUANTILES]), st.sampled_from(["all", "max"]))
-def test_agglomeration_equals_reference(data, links, score, start):
+def check_agglomeration(data, links, score, start):
     fragments = relabel(data.draw(labels(links.shape[1:], st.integers(0, 12)))).labels
     links = read_only((np.round(links * 2**12) / 2**12).astype(np.float32))  # sums are exact in any order
     contacts = region_contacts(fragments, links, histograms=True)

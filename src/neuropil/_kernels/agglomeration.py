@@ -3,12 +3,14 @@
 An edge is one row of 32 bytes, a line of cache: sum, number, entry in the queue, and its two ends, four bytes each;
 number 2 e or 2 e + 1 names an edge as seen from one end, and each cluster has a list of these numbers. When b merges
 into a, the cluster with the longer list, each edge of b either moves to a or, where a has an edge to the same
-neighbour, becomes one with it; the edge with the smaller number stays. A hash table from pairs of clusters to edges
+neighbour, becomes one with it; the edge with the greater number stays. A hash table from pairs of clusters to edges
 finds that edge; what it says of clusters that are gone is never asked for again, so nothing is deleted.
 
 Key insight: a score never rises by merging, so a queue may hold scores of the past: an entry that is too early is put
 back when its turn comes. An entry is one number, score above and edge below, so equal scores go by edge. The edges
-themselves need no heap but one sort; the heap has only what was put back.
+themselves need no heap but one sort; the heap has only what was put back. And two clusters that are each other's best
+stay so until they merge, whatever merges elsewhere: most merges are done beforehand, in order of place, where memory is
+near, and sorted in afterwards.
 """
 
 from __future__ import annotations
@@ -16,19 +18,25 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from neuropil._kernels.prefetch import prefetch
+
 _LOW = np.uint64(0xFFFFFFFF)
 _S32 = np.uint64(32)
 _K = np.uint64(0x9E3779B97F4A7C15)
 
 
 @njit(cache=True, nogil=True)
+def _first_place(table, key):
+    return 2 * np.int64((((key * _K) >> _S32) * np.uint64(table.size // 2)) >> _S32)
+
+
+@njit(cache=True, nogil=True)
 def _place(table, key):
     """Return where the key is in a table of (key, edge), or the empty place for it."""
-    size = table.size // 2
-    p = np.int64((((key * _K) >> _S32) * np.uint64(size)) >> _S32)
-    while table[2 * p] != 0 and table[2 * p] != key:
-        p = np.int64(p + 1 if p + 1 < size else 0)
-    return 2 * p
+    p = _first_place(table, key)
+    while table[p] != 0 and table[p] != key:
+        p = p + 2 if p + 2 < table.size else 0
+    return p
 
 
 @njit(cache=True, nogil=True)
@@ -182,24 +190,124 @@ def _neighbours(a, halves, ends, table, keys, places):
 
     Returns how many they are. Done for all at once since one look-up does not wait for another.
     """
+    for i in range(halves.size):
+        prefetch(ends, _end(np.int64(halves[i])))
     n = 0
     for i in range(halves.size):
         h = np.int64(halves[i])
         if ends[_end(h)] != 0:
             halves[n] = h
             keys[n] = _key(ends[_end(h ^ 1)], a)
+            prefetch(table, _first_place(table, keys[n]))
             n += 1
     for i in range(n):
         places[i] = _place(table, keys[i])
+        prefetch(ends, _end(2 * np.int64(table[places[i] + 1])))
     return n
 
 
 @njit(cache=True, nogil=True)
-def agglomerate(rows, order, heads, chain, bins, counts, q, least, nodes, pool, table, u, v, score):
-    """Merge all pairs whose score is at least `least`, best first; write the smallest nodes of both and their score.
+def _best(a, queued, ends, start, length, pool):
+    """Return the edge of a that comes first, -1 for none; drops edges that are gone from the list."""
+    n, best, first = start[a], np.int64(-1), ~np.uint64(0)
+    for i in range(start[a], start[a] + length[a]):
+        h = np.int64(pool[i])
+        if ends[_end(h)] != 0:
+            pool[n] = h
+            n += 1
+            if queued[h >> 1, 2] < first:
+                best, first = h >> 1, queued[h >> 1, 2]
+    length[a] = n - start[a]
+    return best
 
-    order has the entries of the edges, sorted; nodes (4, n + 1), pool, one place per end of an edge, and the table,
-    zeros for (key, edge), more than twice as many as edges, are room to work in. Changes all arrays.
+
+@njit(cache=True, nogil=True)
+def _absorb(a, b, rows, heads, chain, bins, counts, q, start, length, pool, marks):
+    """Move the edges of b to the list of a, which has room; parallel ones become one. The edge between them is gone."""
+    queued, ends = rows.view(np.uint64), rows.reshape(-1).view(np.uint32)
+    for i in range(start[a], start[a] + length[a]):
+        h = np.int64(pool[i])
+        if ends[_end(h)] != 0:
+            marks[ends[_end(h ^ 1)]] = h
+    n = length[a]
+    for i in range(start[b], start[b] + length[b]):
+        h = np.int64(pool[i])
+        if ends[_end(h)] == 0:
+            continue
+        d, f = h >> 1, marks[ends[_end(h ^ 1)]] >> 1
+        if f >= 0:
+            kept, gone = max(d, f), min(d, f)
+            _combine(kept, gone, rows, heads, chain, bins, counts)
+            queued[kept, 2] = _entry(_score(kept, rows, heads, chain, bins, counts, q), kept)
+            marks[ends[_end(h ^ 1)]] = -1
+            queued[gone, 3] = 0
+            if kept != d:
+                continue
+        ends[_end(h)] = a
+        pool[start[a] + length[a]] = h
+        length[a] += 1
+    for i in range(start[a], start[a] + n):
+        h = np.int64(pool[i])
+        if ends[_end(h)] != 0:
+            marks[ends[_end(h ^ 1)]] = -1
+    length[b] = 0
+
+
+@njit(cache=True, nogil=True)
+def merge_mutual(rows, heads, chain, bins, counts, q, least, few, nodes, pool, u, v, merged):
+    """Merge pairs of clusters of few edges each that are each other's best; see `agglomerate`. Returns how many."""
+    queued, ends = rows.view(np.uint64), rows.reshape(-1).view(np.uint32)
+    start, length, room = nodes[0], nodes[1], nodes[2]
+    pooled = _lists(ends, rows.shape[0], start, length, room, pool)
+    marks = np.full(start.size, -1, np.int64)
+    last = _entry(least, _LOW)
+    merges = 0
+    for node in range(1, start.size):
+        a = np.int64(node)
+        while 0 < length[a] <= few:
+            e = _best(a, queued, ends, start, length, pool)
+            if e < 0 or queued[e, 2] > last:
+                break
+            one, two = np.int64(ends[_end(2 * e)]), np.int64(ends[_end(2 * e + 1)])
+            b = two if one == a else one
+            if length[b] > few:
+                break
+            if _best(b, queued, ends, start, length, pool) != e:
+                a = b
+                continue
+            u[merges], v[merges], merged[merges] = min(a, b), max(a, b), queued[e, 2]
+            merges += 1
+            queued[e, 3] = 0
+            if b < a:
+                a, b = b, a
+            pool, pooled = _make_room(a, length[b], start, length, room, pool, pooled)
+            _absorb(a, b, rows, heads, chain, bins, counts, q, start, length, pool, marks)
+    return merges
+
+
+@njit(cache=True, nogil=True)
+def _announce(order, head, ends, start, length, room, pool):
+    """Announce what the entries to come will ask for: in 32 the edge, in 16 its clusters, in 8 their lists."""
+    edges = order.size
+    if head + 32 < edges:
+        prefetch(ends, _end(2 * np.int64(order[head + 32] & _LOW)))
+    for h in range(2):
+        if head + 16 < edges:
+            node = np.int64(ends[_end(2 * np.int64(order[head + 16] & _LOW) + h)])
+            prefetch(start, node)
+            prefetch(length, node)
+            prefetch(room, node)
+        if head + 8 < edges:
+            node = np.int64(ends[_end(2 * np.int64(order[head + 8] & _LOW) + h)])
+            prefetch(pool, start[node])
+
+
+@njit(cache=True, nogil=True)
+def agglomerate(rows, order, heads, chain, bins, counts, q, least, nodes, pool, table, u, v, merged):
+    """Merge all pairs whose score is at least `least`, best first; write the smallest nodes of both and the entry.
+
+    order has the entries of the edges that are left, sorted; nodes (4, n + 1), pool, one place per end of an edge, and
+    the table, zeros for (key, edge), more than twice as many as edges, are room to work in. Changes all arrays.
     Returns the number of merges.
     """
     edges = order.size
@@ -208,9 +316,9 @@ def agglomerate(rows, order, heads, chain, bins, counts, q, least, nodes, pool, 
     start, length, room, smallest = nodes[0], nodes[1], nodes[2], nodes[3]
     for node in range(smallest.size):
         smallest[node] = node
-    pooled = _lists(ends, edges, start, length, room, pool)
+    pooled = _lists(ends, rows.shape[0], start, length, room, pool)
     keys, places = np.empty(0, np.uint64), np.empty(0, np.int64)
-    used = _fill(table, ends, edges)
+    used = _fill(table, ends, rows.shape[0])
     merges = 0
     while head < edges or waiting > 0:
         if waiting > 0 and (head == edges or heap[0] < order[head]):
@@ -219,6 +327,7 @@ def agglomerate(rows, order, heads, chain, bins, counts, q, least, nodes, pool, 
             waiting -= 1
         else:
             entry = order[head]
+            _announce(order, head, ends, start, length, room, pool)
             head += 1
         e = np.int64(entry & _LOW)
         if ends[_end(2 * e)] == 0 or queued[e, 2] != entry:
@@ -236,13 +345,13 @@ def agglomerate(rows, order, heads, chain, bins, counts, q, least, nodes, pool, 
             a, b = b, a
         u[merges] = min(smallest[a], smallest[b])
         v[merges] = max(smallest[a], smallest[b])
-        score[merges] = now
+        merged[merges] = entry
         merges += 1
         smallest[a] = min(smallest[a], smallest[b])
         queued[e, 3] = 0
         more = length[b]
         if 3 * (used + more) > table.size:
-            used = _fill(table, ends, edges)
+            used = _fill(table, ends, rows.shape[0])
         if more > keys.size:
             keys, places = np.empty(2 * more, np.uint64), np.empty(2 * more, np.int64)
         pool, pooled = _make_room(a, more, start, length, room, pool, pooled)
@@ -255,7 +364,7 @@ def agglomerate(rows, order, heads, chain, bins, counts, q, least, nodes, pool, 
                 p = _place(table, keys[i])
             if table[p] != 0:
                 f = np.int64(table[p + 1])
-                kept, gone = min(d, f), max(d, f)
+                kept, gone = max(d, f), min(d, f)
                 _combine(kept, gone, rows, heads, chain, bins, counts)
                 queued[gone, 3] = 0
                 new = _entry(_score(kept, rows, heads, chain, bins, counts, q), kept)

@@ -23,6 +23,7 @@ from neuropil.segmentation.region_graph import Edges
 
 Score = Literal["mean", "max", "quantile"]
 Start = Literal["all", "max"]
+_FEW = 128  # contacts of a cluster that is not yet left to the queue
 
 
 def agglomerate(
@@ -38,7 +39,7 @@ def agglomerate(
 
     The score of two clusters is that of all links between them: :math:`\sum a / n`, :math:`\max a`, or the middle of
     the first of 256 bins up to which more than :math:`\lfloor q n \rfloor` links lie. Of equal scores the pair goes
-    first that has the first edge, in ascending order of u, then v, of the edges between fragments that it began with.
+    first whose edge comes first in ascending order of u, then v; of edges that become one, the last stays.
 
     Parameters
     ----------
@@ -134,10 +135,16 @@ def _by_queue(contacts: Contacts, size: int, q: float, start: Start, least: floa
     histograms = (heads, chain, bins, counts, q)
     order = np.empty(n, np.uint64)
     _kernel.entries(rows, *histograms, order)
-    order.sort()
     nodes, pool = np.empty((4, size + 1), np.int64), np.empty(2 * n, np.int32)
-    table = np.zeros(2 * (2 * n + 64), np.uint64)
     room = min(n, size)
-    u, v, scores = np.empty(room, np.uint64), np.empty(room, np.uint64), np.empty(room, np.float32)
-    n = _kernel.agglomerate(rows, order, *histograms, np.float32(least), nodes, pool, table, u, v, scores)
-    return MergeTree(u[:n].copy(), v[:n].copy(), scores[:n].copy(), size)
+    u, v, merged = np.empty(room, np.uint64), np.empty(room, np.uint64), np.empty(room, np.uint64)
+    done = _kernel.merge_mutual(rows, *histograms, np.float32(least), _FEW, nodes, pool, u, v, merged)
+    left = ends[:, 6] != 0
+    order = rows.view(np.uint64)[left, 2]
+    order.sort()
+    table = np.zeros(2 * (2 * order.size + 64), np.uint64)
+    rest = (u[done:], v[done:], merged[done:])
+    done += _kernel.agglomerate(rows, order, *histograms, np.float32(least), nodes, pool, table, *rest)
+    falling = np.argsort(merged[:done])
+    scores = (np.uint64(0xFFFFFFFF) - (merged[falling] >> np.uint64(32))).astype(np.uint32).view(np.float32)
+    return MergeTree(u[falling], v[falling], scores, size)

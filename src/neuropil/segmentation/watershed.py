@@ -93,7 +93,7 @@ def watershed(
     order = np.array(_ORDERS[tiebreak], np.int64)
     bits = np.empty(fragments.shape, np.uint8)
     slabs = split(depth, threads)
-    stored = _stored(low, high, links.dtype)
+    stored = stored_thresholds(low, high, links.dtype)
     run_threads(_kernel.directions, [(links, *stored, *slab, bits) for slab in slabs])
     flat, scratch = bits.reshape(-1), fragments.reshape(-1).view(np.int64)
     ends = run_threads(_kernel.corners, [(bits, order, tiebreak != "index", *slab, scratch) for slab in slabs])
@@ -225,7 +225,7 @@ def percentile_threshold(affinities: ArrayLike, q: float, *, bins: int = 10_000)
     return float(edges[int(np.argmax(reached))]) / scale
 
 
-def _stored(low: float, high: float, dtype: np.dtype[np.generic]) -> tuple[np.generic, np.generic]:
+def stored_thresholds(low: float, high: float, dtype: np.dtype[np.generic]) -> tuple[np.generic, np.generic]:
     """Return thresholds in stored values: s <= low and s >= high select the same links as s / 255 does."""
     if dtype == np.uint8:
         # The slack keeps k / 255 at k; a high above 255 cannot be reached and leaves 255 as it is.
