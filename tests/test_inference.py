@@ -72,3 +72,12 @@ def test_half_precision_is_near_and_says_where_it_is_slow(monkeypatch, caplog, p
     assert 0 < np.abs(near - exact).max() < 0.05
     planning.warn_if_slow(torch.device("cpu"), precision)
     assert f"does not compute in {precision}: right, but many times slower" in caplog.text
+
+
+def test_what_lies_apart_is_an_equal_array_of_its_own():
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    copy = inference.apart(array[:, ::-1])
+    assert (copy == array[:, ::-1]).all()
+    assert copy.dtype == array.dtype
+    assert copy.flags.writeable
+    assert inference.apart(np.zeros((0, 3))).shape == (0, 3)

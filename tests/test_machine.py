@@ -1,7 +1,6 @@
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from neuropil import machine
@@ -61,12 +60,3 @@ def test_threads_are_quieted_only_before_torch_is_there(monkeypatch):
     monkeypatch.delitem(sys.modules, "torch")
     machine.quiet_threads()
     assert machine.os.environ["GOMP_SPINCOUNT"] == "20000"
-
-
-def test_what_lies_apart_is_an_equal_array_of_its_own():
-    array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    copy = machine.apart(array[:, ::-1])
-    assert (copy == array[:, ::-1]).all()
-    assert copy.dtype == array.dtype
-    assert copy.flags.writeable
-    assert machine.apart(np.zeros((0, 3))).shape == (0, 3)

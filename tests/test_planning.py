@@ -61,7 +61,7 @@ from neuropil.networks.network import DenseNetwork
 name, tile, precision = sys.argv[1], tuple(map(int, sys.argv[2].split(","))), sys.argv[3]
 network = DenseNetwork(ARCHITECTURES[name])
 predictor = inference.Predictor(network, precision=precision)
-empty = lambda shape: [np.ones(shape, np.float32) for _ in range(network.architecture.streams)]
+empty = lambda shape: [inference.apart(np.ones(shape, np.float32)) for _ in range(network.architecture.streams)]
 predictor(empty(network.architecture.field_of_view))
 before = machine.resident()
 read = lambda box: empty(network.architecture.input_shape(tile))

@@ -8,15 +8,11 @@ that have nothing to do spin for a while, in the way of the compiled kernels' th
 from __future__ import annotations
 
 import ctypes
-import mmap
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 """Of activations; "auto" is bfloat16 on a GPU, float32 elsewhere."""
@@ -50,17 +46,6 @@ def keep_memory(keep: bool) -> None:
         library.mallopt(_MMAP_THRESHOLD, 4 << 20)
         library.mallopt(_MMAP_MAX, 0 if keep else 65536)
         library.mallopt(_TRIM_THRESHOLD, 2**31 - 1 if keep else 64 << 20)
-
-
-def apart(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a copy in pages of its own, which go back to the system with it.
-
-    For what one thread hands to another: freed at any moment, it would tear holes between what is kept for reuse, and
-    a run would take more memory than another like it.
-    """
-    copy = np.frombuffer(mmap.mmap(-1, max(1, array.nbytes)), array.dtype, array.size).reshape(array.shape)
-    copy[...] = array
-    return copy
 
 
 def release() -> None:

@@ -6,6 +6,7 @@ over its box and the halo around it; what is read for it never depends on how th
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Sequence
 from itertools import product
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from neuropil.errors import InputError
 from neuropil.geometry import Box, grid
-from neuropil.machine import Precision, apart, keep_memory, release
+from neuropil.machine import Precision, keep_memory, release
 from neuropil.networks.architecture import Architecture
 from neuropil.networks.network import DenseNetwork, Form
 from neuropil.networks.planning import choose_tile, dtype_of
@@ -62,6 +63,17 @@ def read_halo(
     before = [(n - 1) // 2 for n in view]
     halo = box.grow(before, [n - 1 - b for n, b in zip(view, before)])
     return [apart(read_mirrored(source, shape, halo)) for source in sources]
+
+
+def apart(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a copy in pages of its own, which go back to the system with it.
+
+    For what one thread hands to another: freed at any moment, it would tear holes between what is kept for reuse, and
+    a run would take more memory than another like it.
+    """
+    copy = np.frombuffer(mmap.mmap(-1, max(1, array.nbytes)), array.dtype, array.size).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 class Predictor:
