@@ -106,13 +106,11 @@ def test_what_learnt_from_the_held_out_sections_is_refused(tmp_path: Path, drive
 @pytest.mark.parametrize("name", ["affinity-fib", "affinity-ssem"])
 def test_what_is_packaged_is_whole(name: str) -> None:
     """Small, loadable, predicting nearest and far links, with a card that says what one must know before using it."""
-    if name not in packaged_models():
-        pytest.skip(f"{name} is not packaged yet")
     path = packaged_models()[name]
     model = load_model(name)
     assert path.stat().st_size < 8e6
     assert model.unet is not None
-    assert {(-1, 0, 0), (0, -1, 0), (0, 0, -1)} < set(model.unet.offsets)
+    assert {(-1, 0, 0), (0, -1, 0), (0, 0, -1)} < set(model.unet.architecture.offsets)
     assert all(value.isfinite().all() for value in model.unet.named_weights().values())
     for key in ("tissues", "licence", "citation", "training", "scores", "patch"):
         assert model.card.get(key), key

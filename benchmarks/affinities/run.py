@@ -18,6 +18,7 @@ import statistics
 import tomllib
 from pathlib import Path
 
+from neuropil.errors import VolumeNotFound
 from neuropil.geometry import Box
 from neuropil.labels import contingency
 from neuropil.metrics.information import variation_of_information
@@ -104,14 +105,14 @@ def configured(data: str, variant: str, seed: int, updates: int | None) -> train
 
 
 def prepare(config: train.Config) -> None:
-    """Make the stack that AC4's example learns from: pixels of 12 nm."""
+    """Make the stack that AC4's example learns from, pixels of 12 nm, where it is missing."""
     stack = config.stacks[0]
     for uri, kind, dataset in ((stack.image, "image", "raw"), (stack.labels, "labels", "labels")):
-        if uri.startswith("data://") or Path(uri.partition(":")[0]).with_suffix(f".{kind}").exists():
-            continue
-        source = f"data://snemi3d/ac4.h5:{dataset}"
-        convert.run(convert.Config(input=source, output=uri, kind=kind, resample=(30, 12, 12), overwrite=True))
-        Path(uri.partition(":")[0]).with_suffix(f".{kind}").touch()
+        try:
+            open_volume(uri).close()
+        except VolumeNotFound:
+            source = f"data://snemi3d/ac4.h5:{dataset}"
+            convert.run(convert.Config(input=source, output=uri, kind=kind, resample=(30, 12, 12)))
 
 
 def crop(data: str, uri: str, labels: str, sections: tuple[int, int]) -> Crop:
