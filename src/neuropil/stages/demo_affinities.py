@@ -296,7 +296,7 @@ def _scores(labels: NDArray[Any], truth: NDArray[Any]) -> dict[str, float]:
 
 
 def _pictures(data: _Data, uri: str, made: list[_Segmented]) -> list[AffinitySection]:
-    """Return some of the tested sections, from image to segmentations."""
+    """Return some of the tested sections, from image to segmentations; not the first, whose links along z leave."""
     image, truth = _read(data.image, data.tested_on), _read(data.labels, data.tested_on)
     links = with_offsets(_crop(data, uri, data.tested_on).links, NEAREST).values
     fragments = next(one.fragments for one in made[1:] if one.fragments is not None)
@@ -312,7 +312,7 @@ def _pictures(data: _Data, uri: str, made: list[_Segmented]) -> list[AffinitySec
             {one.row["name"]: one.segmentation[z].astype(np.uint64) for one in made},
             size[2] if size else None,
         )
-        for z in np.linspace(0, len(image) - 1, PICTURES).astype(int)
+        for z in np.linspace(1, len(image) - 1, PICTURES).astype(int)
     ]
 
 
