@@ -45,6 +45,20 @@ def good(*words: object) -> str:
     return done.out
 
 
+def stop_after(monkeypatch: pytest.MonkeyPatch, predictor: type, blocks: int, words: list[object]) -> None:
+    """Run a command that the user stops when this class has predicted so many blocks."""
+    calls = iter(range(blocks + 1))
+
+    def stop(*args: Any, run: Any = predictor.__call__) -> Any:
+        if next(calls) == blocks:
+            raise KeyboardInterrupt
+        return run(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predictor, "__call__", stop)
+        assert command(*words).code == 130
+
+
 def sentence(*words: object) -> str:
     """Run a command that must fail with exit code 2 and one line on stderr; return that line."""
     done = command(*words)

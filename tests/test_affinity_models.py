@@ -69,7 +69,7 @@ def test_a_training_becomes_a_packaged_model(
 ) -> None:
     run, folder = trained(tmp_path, "0:18"), tmp_path / "models"
     folder.mkdir()
-    words = ["--run", run, "--name", "affinity-fib", "--methods", "mean,mutex", "--folder", folder]
+    words = ["--run", run, "--name", "affinity-fib", "--methods", "mean,mutex", "--folder", folder, "--logs", tmp_path]
     monkeypatch.setattr(sys, "argv", ["package.py", *map(str, words)])
     driver.main()
     monkeypatch.setattr(packaged, "FOLDER", folder)
@@ -94,6 +94,15 @@ def test_a_training_becomes_a_packaged_model(
     assert "Takemura" in shown
     assert "rand_error" in shown
     good("predict", "--weights", "affinity-fib", "--input", f"{tmp_path}/s.h5:raw", "--output", tmp_path / "a.zarr")
+
+
+def test_the_stored_table_is_that_of_the_stored_results(driver: ModuleType) -> None:
+    results = FOLDER / "results"
+    stored = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
+    assert driver.bench.table(stored) + "\n" == (results / "table.txt").read_text()
+    for name in ("affinity-fib", "affinity-ssem"):
+        last = json.loads((results / f"{name}.log.jsonl").read_text().splitlines()[-1])
+        assert last["update"] == load_model(name).card["training"]["updates"]
 
 
 def test_what_learnt_from_the_held_out_sections_is_refused(tmp_path: Path, driver: ModuleType) -> None:

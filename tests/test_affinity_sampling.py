@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from strategies import labels
 
 from neuropil.errors import InputError
-from neuropil.networks.affinity_sampling import UNKNOWN, AffinitySampler, LabelledStack, erode_borders, pieces, targets
+from neuropil.networks.affinity_sampling import UNKNOWN, AffinitySampler, LabelledStack, erode_borders, pieces
 from neuropil.networks.augmentation import EM_AUGMENTATION, Augmentation
 from neuropil.networks.sampling import UNLABELLED
 from neuropil.networks.unet_architecture import UNetArchitecture
-from neuropil.segmentation.affinities import affinities_from_labels
+from neuropil.segmentation.affinities import affinities_from_labels, link_labels
 
 SMALL = UNetArchitecture("small", (4, 6), offsets=((-1, 0, 0), (0, -1, 0), (0, 0, -1), (2, 0, 0), (0, -3, 1)),
                          pooling=((1, 2, 2),))  # fmt: skip
@@ -133,7 +133,7 @@ def test_targets_are_affinities_from_labels(ids, seed, count):
     offsets = [(z, y, x) for z, y, x in np.unique(rng.integers(-4, 5, (count, 3)), axis=0).tolist() if z or y or x]
     unlabelled = rng.random(ids.shape) < 0.2
     affinities, known = affinities_from_labels(ids, offsets or [(0, 0, 1)], unlabelled=unlabelled)
-    made = targets(ids, unlabelled, offsets or [(0, 0, 1)])
+    made = link_labels(ids, offsets or [(0, 0, 1)], unlabelled)
     assert np.array_equal(made, np.where(known, affinities, UNLABELLED))
 
 

@@ -13,7 +13,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import OFFSET, VOXEL_SIZE, command, good, load, pair, process, sentence, small_disk, stack, store, untouched
+from small import (
+    OFFSET,
+    VOXEL_SIZE,
+    command,
+    good,
+    load,
+    pair,
+    process,
+    sentence,
+    small_disk,
+    stack,
+    stop_after,
+    store,
+    untouched,
+)
 from tiny import TINY_RECURSIVE
 
 from neuropil.geometry import Box
@@ -138,25 +152,11 @@ def test_kill_9_loses_nothing(tmp_path: Path) -> None:
     assert not ledger.parent.exists()
 
 
-def stop_after(monkeypatch: pytest.MonkeyPatch, blocks: int, words: list[object]) -> None:
-    """Run a command that the user stops after so many blocks."""
-    calls = iter(range(blocks + 1))
-
-    def stop(*args, run=inference.Predictor.__call__):
-        if next(calls) == blocks:
-            raise KeyboardInterrupt
-        return run(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(inference.Predictor, "__call__", stop)
-        assert command(*words).code == 130
-
-
 @pytest.fixture
 def stopped(job: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """A command that was stopped by the user after some blocks."""
     words = [*job, "--output", tmp_path / "map.zarr", *SMALL]
-    stop_after(monkeypatch, 19, words)
+    stop_after(monkeypatch, inference.Predictor, 19, words)
     assert (tmp_path / "map.zarr.unfinished" / "done.jsonl").read_text().count("\n") == 19
     return words
 
@@ -308,7 +308,7 @@ def test_resampled(job: list[object], tmp_path: Path, size: tuple[float, float, 
 def test_resampled_work_goes_on(job: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = [*job, "--input", at_size(tmp_path, (50, 2, 2), (6, 80, 88)), "--tile", "1,9,9"]
     words = [*job, "--resample", "--output", tmp_path / "map.zarr"]
-    stop_after(monkeypatch, 19, words)
+    stop_after(monkeypatch, inference.Predictor, 19, words)
     refused = command(*job, "--output", tmp_path / "map.zarr")
     assert refused.code == 2
     assert "was made with resample = True, now False" in refused.err

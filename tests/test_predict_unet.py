@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import OFFSET, VOXEL_SIZE, command, good, load, pair, sentence, stack, store, untouched
+from small import OFFSET, VOXEL_SIZE, command, good, load, pair, sentence, stack, stop_after, store, untouched
 
 from neuropil.networks import patches, planning
 from neuropil.networks.checkpoint import Model, load_model, save_model
@@ -100,23 +100,10 @@ def test_memory_does_not_change_a_bit(job, tmp_path, monkeypatch):
     assert re.search(r"1-small: (\d+)/\1\n", narrow.err), "progress counts patches to the end"
 
 
-def stop_after(monkeypatch: pytest.MonkeyPatch, blocks: int, words: list[object]) -> None:
-    calls = iter(range(blocks + 1))
-
-    def stop(*args, run=patches.PatchPredictor.__call__):
-        if next(calls) == blocks:
-            raise KeyboardInterrupt
-        return run(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(patches.PatchPredictor, "__call__", stop)
-        assert command(*words).code == 130
-
-
 def test_stopped_and_continued(job, tmp_path, monkeypatch):
     good(*job, "--output", tmp_path / "whole.zarr")
     words = [*job, "--output", tmp_path / "a.zarr"]
-    stop_after(monkeypatch, 1, words)
+    stop_after(monkeypatch, patches.PatchPredictor, 1, words)
     assert not exists(tmp_path / "a.zarr")
     with untouched(tmp_path):
         assert "tta = 1, now 8" in sentence(*words, "--augment")

@@ -13,7 +13,8 @@ import torch
 from neuropil.errors import InputError
 from neuropil.networks.checkpoint import Model, load_model, save_model
 from neuropil.networks.rsunet import RSUNet, UNetArchitecture, architecture_for
-from neuropil.networks.unet_architecture import ISOTROPIC_OFFSETS, LONG_RANGE_OFFSETS
+from neuropil.networks.unet_architecture import ISOTROPIC_OFFSETS
+from neuropil.segmentation.affinities import LONG_RANGE
 
 SMALL = UNetArchitecture("small", (4, 8, 12), pooling=((1, 2, 2), (1, 2, 2)), offsets=((-1, 0, 0), (0, -1, 0)))
 
@@ -169,7 +170,7 @@ def test_descriptions_that_are_no_network(changes, said):
 def test_the_voxel_size_chooses_the_network():
     paper = architecture_for((30, 6, 6))
     assert paper == UNetArchitecture()
-    assert paper.offsets == LONG_RANGE_OFFSETS
+    assert paper.offsets == LONG_RANGE
     cube = architecture_for((8, 8, 8), breadth="small", norm="group")
     assert (cube.first, cube.multiple, cube.offsets, cube.norm) == ((3, 3, 3), (8, 8, 8), ISOTROPIC_OFFSETS, "group")
     between = architecture_for((16, 8, 8), breadth="tiny", offsets=[(0, 0, -1)])

@@ -13,7 +13,8 @@ from small import VOXEL_SIZE, command, good, load, sentence, stack, store, untou
 from neuropil.networks.augmentation import EM_AUGMENTATION
 from neuropil.networks.checkpoint import load_model
 from neuropil.networks.recipe import RECIPES
-from neuropil.networks.unet_architecture import LONG_RANGE_OFFSETS, architecture_for
+from neuropil.networks.unet_architecture import architecture_for
+from neuropil.segmentation.affinities import LONG_RANGE
 from neuropil.stages.train_config import NetworkConfig, unet_of
 
 TABLE = 'architecture = { base = "rsunet_tiny", widths = [4, 6], offsets = [[-1,0,0], [0,-1,0], [0,0,-1], [0,0,-3]] }'
@@ -163,7 +164,7 @@ def test_the_u_net_follows_the_voxel_size() -> None:
     net = {"name": "n", "patch": (16, 32, 32), "updates": 1}
     paper, small = (NetworkConfig(architecture=name, **net) for name in ("rsunet", "rsunet_small"))
     assert unet_of(paper, (30, 6, 6)) == architecture_for((30, 6, 6))
-    assert unet_of(paper, (30, 6, 6)).offsets == LONG_RANGE_OFFSETS
+    assert unet_of(paper, (30, 6, 6)).offsets == LONG_RANGE
     assert unet_of(small, (10, 10, 10)) == architecture_for((10, 10, 10), breadth="small")
     changed = NetworkConfig(architecture={"widths": [4, 6, 8], "norm": "group", "first": [3, 3, 3]}, **net)
     with pytest.raises(ValueError, match="widths must be multiples of 4"):

@@ -5,11 +5,13 @@
 
 The model goes to src/neuropil/models, with a card that holds data, licence, citation, training and scores: each decoder
 is tuned on some sections and scored once on others, as run.py does it, neither being in the training set. The weights
-are those after the last update, which no validation chose; the data must be in NEUROPIL_DATA.
+are those after the last update, which no validation chose; the log of the training goes to results/. The data must be
+in NEUROPIL_DATA.
 """
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import run as bench
@@ -17,7 +19,6 @@ import run as bench
 import neuropil
 from neuropil.networks.checkpoint import Model, load_model, save_model
 from neuropil.stages import predict, train
-from neuropil.volume import exists
 
 MODELS = {"affinity-ssem": "ac4", "affinity-fib": "fib25"}
 ABOUT = {
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--use", choices=("last", "best"), default="last", help="weights to package")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--folder", type=Path, default=Path(neuropil.__file__).parent / "models")
+    parser.add_argument("--logs", type=Path, default=Path(__file__).parent / "results", help="keeps the training's log")
     args = parser.parse_args()
     record = json.loads((args.run / "run.json").read_text())
     config = train.Config.model_validate(record["config"])
@@ -54,6 +56,7 @@ def main() -> None:
     model = load_model(weights)
     card = card_of(MODELS[args.name], model.card, record, args.use) | {"scores": scores}
     save_model(args.folder / f"{args.name}.safetensors", Model(model.networks, card))
+    shutil.copyfile(weights.parent / "log.jsonl", args.logs / f"{args.name}.log.jsonl")
     print(args.name, json.dumps(scores, indent=1))
 
 
@@ -63,8 +66,7 @@ def score(data: str, weights: Path, config: train.Config, methods: list[str], fo
     for one in config.stacks:
         if one.sections is None or one.sections[1] > tuned[0]:
             raise SystemExit(f"{one.name}: sections {one.sections} were trained on; {tuned[0]} and later are held out")
-    if not exists(stack.image):
-        bench.prepare(config)
+    bench.prepare(config)
     uri = f"{folder}/held_out.h5:affinities"
     sections = (tuned[0], tested[1])
     predict.run(predict.Config(weights=weights, input=stack.image, output=uri, sections=sections, overwrite=True))

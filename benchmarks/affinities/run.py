@@ -18,18 +18,14 @@ import statistics
 import tomllib
 from pathlib import Path
 
-from neuropil.errors import VolumeNotFound
 from neuropil.geometry import Box
-from neuropil.labels import contingency
-from neuropil.metrics.information import variation_of_information
-from neuropil.metrics.rand import rand_scores
 from neuropil.segmentation.affinities import NEAREST
 from neuropil.segmentation.decoding import METHODS, Decoder
 from neuropil.stages import convert, predict, train
 from neuropil.stages.affinities import read_affinities
 from neuropil.stages.common import versions
-from neuropil.stages.tuning import Crop, check, tune
-from neuropil.volume import open_volume
+from neuropil.stages.tuning import Crop, check, score_labels, tune
+from neuropil.volume import exists, open_volume
 
 HERE = Path(__file__).parent
 RUNS = Path("runs/affinities")
@@ -108,9 +104,7 @@ def prepare(config: train.Config) -> None:
     """Make the stack that AC4's example learns from, pixels of 12 nm, where it is missing."""
     stack = config.stacks[0]
     for uri, kind, dataset in ((stack.image, "image", "raw"), (stack.labels, "labels", "labels")):
-        try:
-            open_volume(uri).close()
-        except VolumeNotFound:
+        if not uri.startswith("data://") and not exists(uri):
             source = f"data://snemi3d/ac4.h5:{dataset}"
             convert.run(convert.Config(input=source, output=uri, kind=kind, resample=(30, 12, 12)))
 
@@ -139,9 +133,7 @@ def rival(stack, dataset: str, data: str) -> dict:
     start, stop = SECTIONS[data][1]
     with open_volume(stack.labels) as truth, open_volume(stack.labels.rpartition(":")[0] + f":{dataset}") as theirs:
         box = Box((start, 0, 0), (stop, *truth.shape[1:]))
-        counts = contingency(theirs.read(box), truth.read(box))
-    information = variation_of_information(counts)
-    return {"f": rand_scores(counts).f, "vi_split": information.split, "vi_merge": information.merge}
+        return score_labels(theirs.read(box), truth.read(box))
 
 
 def table(results: list[dict]) -> str:

@@ -26,7 +26,7 @@ from neuropil.networks.inference import predict
 from neuropil.networks.sampling import Stack
 from neuropil.report.charts import Axes, Series, line_chart
 from neuropil.report.collect import training_log
-from neuropil.report.style import CSS
+from neuropil.report.page import document
 from neuropil.segmentation.boundary import boundary_from_labels
 from neuropil.stages import evaluate, train
 from neuropil.stages.common import versions, write_volume
@@ -312,8 +312,7 @@ def charts(results: list[dict]) -> str:
             curves = {one["network"]: curve(one) for one in many}
             axes = Axes(x, y, (0.6, 1), (0.6, 1))
             parts.append(line_chart(f"{title}, {tissue}, {recipe}, {updates} updates", lines(curves), axes))
-    style = f"<!doctype html><meta charset='utf-8'><title>N4, VD2D, VD2D3D</title><style>{CSS}</style>"
-    return f"{style}<main>{''.join(parts)}</main>\n"
+    return document("N4, VD2D, VD2D3D", f"<main>{''.join(parts)}</main>")
 
 
 def lines(curves: dict[str, list]) -> list[Series]:

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from neuropil.networks.affinity_sampling import AffinitySampler, LabelledStack, erode_borders, pieces, targets
+from neuropil.networks.affinity_sampling import AffinitySampler, LabelledStack, erode_borders, pieces
 from neuropil.networks.augmentation import EM_AUGMENTATION, NO_AUGMENTATION, Orientation, grey
 from neuropil.networks.defects import misalign, missing_sections, out_of_focus, section_noise
 from neuropil.networks.unet_architecture import UNetArchitecture
 from neuropil.networks.warp import random_places, source_extent, warp
+from neuropil.segmentation.affinities import link_labels
 from neuropil.synthetic import make_tissue
 
 PATCH = (18, 160, 160)
@@ -51,7 +52,7 @@ def functions() -> dict[str, Callable[[int], object]]:
         "missing": lambda s: missing_sections(here, ids, rng=rng(s)),
         "erosion": lambda s: erode_borders(ids, unknown, 1),
         "orientation": lambda s: [turn.apply(one).copy() for one in (here, ids)],
-        "12 affinities": lambda s: targets(ids, unknown, UNetArchitecture().offsets),
+        "12 affinities": lambda s: link_labels(ids, UNetArchitecture().offsets, unknown),
     }
 
 

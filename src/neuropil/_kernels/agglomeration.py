@@ -66,11 +66,11 @@ def _fill(table, ends, edges):
 
 
 @njit(cache=True, nogil=True)
-def entries(sums, heads, after, bins, counts, q, out):
+def entries(sums, histograms, out):
     """Write the first entry of every edge, to its row, too."""
     queued = sums.view(np.uint64)
     for e in range(out.size):
-        out[e] = _entry(_score(e, sums, heads, after, bins, counts, q), e)
+        out[e] = _entry(_score(e, sums, histograms), e)
         queued[e, 2] = out[e]
 
 
@@ -106,8 +106,9 @@ def _pop(heap, size):
 
 
 @njit(cache=True, nogil=True)
-def _score(e, sums, heads, after, bins, counts, q):
+def _score(e, sums, histograms):
     """Return the mean, or, if q >= 0, the middle of the bin where the q-quantile is."""
+    heads, after, bins, counts, q = histograms
     if q < 0:
         return np.float32(sums[e, 0] / sums[e, 1])
     pivot = min(np.int64(np.floor(q * sums[e, 1] + 1e-9)) + 1, np.int64(sums[e, 1]))
@@ -126,8 +127,9 @@ def _entry(score, e):
 
 
 @njit(cache=True, nogil=True)
-def _combine(e, f, sums, heads, after, bins, counts):
+def _combine(e, f, sums, histograms):
     """Add edge f to edge e; histograms are lists in ascending order of bins."""
+    heads, after, bins, counts, _ = histograms
     sums[e, 0] += sums[f, 0]
     sums[e, 1] += sums[f, 1]
     if heads.size == 0:
@@ -222,7 +224,7 @@ def _best(a, queued, ends, start, length, pool):
 
 
 @njit(cache=True, nogil=True)
-def _absorb(a, b, rows, heads, chain, bins, counts, q, start, length, pool, marks):
+def _absorb(a, b, rows, histograms, start, length, pool, marks):
     """Move the edges of b to the list of a, which has room; parallel ones become one. The edge between them is gone."""
     queued, ends = rows.view(np.uint64), rows.reshape(-1).view(np.uint32)
     for i in range(start[a], start[a] + length[a]):
@@ -237,8 +239,8 @@ def _absorb(a, b, rows, heads, chain, bins, counts, q, start, length, pool, mark
         d, f = h >> 1, marks[ends[_end(h ^ 1)]] >> 1
         if f >= 0:
             kept, gone = max(d, f), min(d, f)
-            _combine(kept, gone, rows, heads, chain, bins, counts)
-            queued[kept, 2] = _entry(_score(kept, rows, heads, chain, bins, counts, q), kept)
+            _combine(kept, gone, rows, histograms)
+            queued[kept, 2] = _entry(_score(kept, rows, histograms), kept)
             marks[ends[_end(h ^ 1)]] = -1
             queued[gone, 3] = 0
             if kept != d:
@@ -254,10 +256,11 @@ def _absorb(a, b, rows, heads, chain, bins, counts, q, start, length, pool, mark
 
 
 @njit(cache=True, nogil=True)
-def merge_mutual(rows, heads, chain, bins, counts, q, least, few, nodes, pool, u, v, merged):
+def merge_mutual(rows, histograms, least, few, nodes, pool, out):
     """Merge pairs of clusters of few edges each that are each other's best; see `agglomerate`. Returns how many."""
     queued, ends = rows.view(np.uint64), rows.reshape(-1).view(np.uint32)
     start, length, room = nodes[0], nodes[1], nodes[2]
+    u, v, merged = out
     pooled = _lists(ends, rows.shape[0], start, length, room, pool)
     marks = np.full(start.size, -1, np.int64)
     last = _entry(least, _LOW)
@@ -281,7 +284,7 @@ def merge_mutual(rows, heads, chain, bins, counts, q, least, few, nodes, pool, u
             if b < a:
                 a, b = b, a
             pool, pooled = _make_room(a, length[b], start, length, room, pool, pooled)
-            _absorb(a, b, rows, heads, chain, bins, counts, q, start, length, pool, marks)
+            _absorb(a, b, rows, histograms, start, length, pool, marks)
     return merges
 
 
@@ -303,11 +306,12 @@ def _announce(order, head, ends, start, length, room, pool):
 
 
 @njit(cache=True, nogil=True)
-def agglomerate(rows, order, heads, chain, bins, counts, q, least, nodes, pool, table, u, v, merged):
+def agglomerate(rows, order, histograms, least, nodes, pool, table, out):
     """Merge all pairs whose score is at least `least`, best first; write the smallest nodes of both and the entry.
 
-    order has the entries of the edges that are left, sorted; nodes (4, n + 1), pool, one place per end of an edge, and
-    the table, zeros for (key, edge), more than twice as many as edges, are room to work in. Changes all arrays.
+    histograms are (first entry of each edge, next entry, bins, counts, q), empty with q < 0 for means; order has the
+    entries of the edges that are left, sorted; nodes (4, n + 1), pool, one place per end of an edge, and the table,
+    zeros for (key, edge), more than twice as many as edges, are room to work in. Changes all arrays.
     Returns the number of merges.
     """
     edges = order.size
@@ -320,6 +324,7 @@ def agglomerate(rows, order, heads, chain, bins, counts, q, least, nodes, pool, 
     keys, places = np.empty(0, np.uint64), np.empty(0, np.int64)
     used = _fill(table, ends, rows.shape[0])
     merges = 0
+    u, v, merged = out
     while head < edges or waiting > 0:
         if waiting > 0 and (head == edges or heap[0] < order[head]):
             entry = heap[0]
@@ -332,7 +337,7 @@ def agglomerate(rows, order, heads, chain, bins, counts, q, least, nodes, pool, 
         e = np.int64(entry & _LOW)
         if ends[_end(2 * e)] == 0 or queued[e, 2] != entry:
             continue
-        now = _score(e, rows, heads, chain, bins, counts, q)
+        now = _score(e, rows, histograms)
         queued[e, 2] = _entry(now, e)
         if queued[e, 2] != entry:  # too early
             heap = _push(heap, waiting, queued[e, 2])
@@ -365,9 +370,9 @@ def agglomerate(rows, order, heads, chain, bins, counts, q, least, nodes, pool, 
             if table[p] != 0:
                 f = np.int64(table[p + 1])
                 kept, gone = max(d, f), min(d, f)
-                _combine(kept, gone, rows, heads, chain, bins, counts)
+                _combine(kept, gone, rows, histograms)
                 queued[gone, 3] = 0
-                new = _entry(_score(kept, rows, heads, chain, bins, counts, q), kept)
+                new = _entry(_score(kept, rows, histograms), kept)
                 if new < queued[kept, 2]:
                     queued[kept, 2] = new
                     heap = _push(heap, waiting, new)

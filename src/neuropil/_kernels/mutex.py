@@ -116,8 +116,9 @@ def _in_range(row, first, last, low, high, hits):
 
 
 @njit(cache=True, nogil=True)
-def strongest(links, repels, top, offset, strides, kept, least, base, best):
+def strongest(channel, least, base, best):
     """Lower the entries `best` of voxels to those of links of one channel with weights >= least; else as `gather`."""
+    links, repels, top, offset, strides, kept = channel
     depth, height, width = links.shape
     dz, dy, dx = offset[0], offset[1], offset[2]
     step = (dz * height + dy) * width + dx
@@ -152,12 +153,14 @@ def contract(best, attractive, steps, forest):
 
 
 @njit(cache=True, nogil=True)
-def gather(links, repels, top, offset, strides, kept, low, high, forest, table, base, out, n):
+def gather(channel, low, high, forest, table, base, out, n):
     """Write entries of the links of one channel with weights low ... high - 1, low > 0, from place n on.
 
-    Links that leave the volume, lie inside a tree of a flat forest or between two that may not be joined are left
-    out, and with strides > 1, or a mask `kept` per voxel, those that these leave out. Returns the number of entries.
+    A channel is (links, whether they repel, their greatest value, offset, strides, kept). Links that leave the volume,
+    lie inside a tree of a flat forest or between two that may not be joined are left out, and with strides > 1, or a
+    mask `kept` per voxel, those that these leave out. Returns the number of entries.
     """
+    links, repels, top, offset, strides, kept = channel
     depth, height, width = links.shape
     dz, dy, dx = offset[0], offset[1], offset[2]
     step = (dz * height + dy) * width + dx

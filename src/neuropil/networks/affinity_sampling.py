@@ -21,10 +21,10 @@ from neuropil.errors import InputError
 from neuropil.labels import relabel
 from neuropil.networks.augmentation import NO_AUGMENTATION, Augmentation, Orientation, Patch, grey, random_orientation
 from neuropil.networks.defects import misalign, missing_sections, out_of_focus, section_noise
-from neuropil.networks.sampling import UNLABELLED, SectionStatistics, check_stacks, draw_stack
+from neuropil.networks.sampling import SectionStatistics, check_stacks, draw_stack
 from neuropil.networks.unet_architecture import UNetArchitecture
 from neuropil.networks.warp import random_places, source_extent, warp
-from neuropil.segmentation.affinities import inside_of
+from neuropil.segmentation.affinities import link_labels
 
 UNKNOWN = 2**32 - 1  # id of unlabelled voxels while they travel with the others
 
@@ -141,7 +141,7 @@ class AffinitySampler:
             labels, unlabelled = erode_borders(labels, unlabelled, self.erosion, axes=self._plane)
         turn = self._orientation(rng)
         image, labels, unlabelled = (np.ascontiguousarray(turn.apply(a)) for a in (patch.image, labels, unlabelled))
-        return AffinitySample(image, targets(labels, unlabelled, self.architecture.offsets))
+        return AffinitySample(image, link_labels(labels, self.architecture.offsets, unlabelled))
 
     @property
     def labelled(self) -> tuple[int, int, int]:
@@ -199,26 +199,6 @@ class AffinitySampler:
         alike = len({self.patch[axis] for axis in self._plane}) == 1
         flat = self.patch[1] == self.patch[2]
         return random_orientation(rng=rng, axes=self._plane if alike else (1, 2) if flat else ())
-
-
-def targets(
-    labels: NDArray[Any], unlabelled: NDArray[np.bool_], offsets: Sequence[tuple[int, int, int]]
-) -> NDArray[np.uint8]:
-    """Return `affinities_from_labels` and its mask as one array (c, z, y, x): 0, 1, or UNLABELLED where not known.
-
-    Five bytes a link become one, and a sixth of the time: patches are drawn for every update.
-
-    >>> targets(np.array([[[3, 3, 0, 3]]]), np.zeros((1, 1, 4), bool), [(0, 0, -1)]).tolist()
-    [[[[255, 1, 0, 0]]]]
-    """
-    made = np.full((len(offsets), *labels.shape), UNLABELLED, np.uint8)
-    for links, offset in zip(made, offsets):
-        here = inside_of(labels.shape, offset)
-        there = tuple(slice(one.start + by, one.stop + by) for one, by in zip(here, offset))
-        ids = labels[here]
-        links[here] = (ids == labels[there]) & (ids != 0)
-        links[here][unlabelled[here] | unlabelled[there]] = UNLABELLED
-    return made
 
 
 def pieces(labels: NDArray[np.uint32]) -> NDArray[np.uint32]:

@@ -33,6 +33,7 @@ from neuropil.networks.rsunet import RSUNet
 from neuropil.networks.unet_architecture import Size, UNetArchitecture
 from neuropil.networks.views import ViewCount, average_over_views
 from neuropil.progress import Progress
+from neuropil.segmentation.affinities import inside_of
 
 FAINTEST = 1e-5
 """Least weight along an axis, so that a voxel that only a patch's face holds has a value too."""
@@ -149,9 +150,9 @@ class PatchGrid:
     def weights(self, offset: Size) -> list[NDArray[np.float64]]:
         """Weights of a channel's links along z, y, x in one patch: 0 where they leave it."""
         result = []
-        for extent, step in zip(self.extent, offset):
+        for extent, step, inside in zip(self.extent, offset, inside_of(self.extent, offset)):
             weight = np.zeros(extent)
-            weight[_inside(extent, step)] = bump(max(0, extent - abs(step)))
+            weight[inside] = bump(max(0, extent - abs(step)))
             result.append(weight)
         return result
 
@@ -162,12 +163,12 @@ class PatchGrid:
         ------
         InputError : no patch holds some of the links
         """
-        result = []
+        result, inside = [], inside_of(self.shape, offset)
         for axis, weight in enumerate(self.weights(offset)):
             step, total = offset[axis], np.zeros(self.shape[axis])
             for start in self.starts[axis]:
                 total[start : start + len(weight)] += weight
-            if not total[_inside(len(total), step)].all():
+            if not total[inside[axis]].all():
                 raise InputError(
                     f"patches of {self.patch} that overlap by {self.overlap:g} do not hold all links of offset"
                     f" {offset}: along {'zyx'[axis]} they must overlap by at least {abs(step)} voxels"
@@ -305,11 +306,6 @@ class PatchPredictor:
 def follows(block: Box, before: Box) -> bool:
     """Whether a block begins along z where the one before ends, in the same column."""
     return (block.start[0], block.start[1:], block.stop[1:]) == (before.stop[0], before.start[1:], before.stop[1:])
-
-
-def _inside(extent: int, step: int) -> slice:
-    """Voxels of an axis whose link by `step` stays inside."""
-    return slice(max(0, -step), max(0, extent - max(0, step)))
 
 
 def network_shape(architecture: UNetArchitecture, grid: PatchGrid, views: ViewCount = 1) -> Size:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from neuropil.errors import InputError
+from neuropil.segmentation.affinities import LONG_RANGE
 
 Size = tuple[int, int, int]
 Norm = Literal["batch", "instance", "group", "none"]
@@ -22,15 +23,10 @@ Breadth = Literal["full", "small", "tiny"]
 FAMILY = "rsunet"
 GROUPS = 4
 
-LONG_RANGE_OFFSETS: tuple[Size, ...] = (
-    (-1, 0, 0), (0, -1, 0), (0, 0, -1), (-2, 0, 0), (0, -3, 0), (0, 0, -3),
-    (-3, 0, 0), (0, -9, 0), (0, 0, -9), (-4, 0, 0), (0, -27, 0), (0, 0, -27),
-)  # fmt: skip
-"""The twelve links of the paper, nearest ones first: 2, 3 and 4 sections along z, 3, 9 and 27 voxels along y and x."""
 ISOTROPIC_OFFSETS: tuple[Size, ...] = tuple(
     offset for length in (1, 3, 9, 27) for offset in ((-length, 0, 0), (0, -length, 0), (0, 0, -length))
 )
-"""The same reach along all axes, for voxels that are nearly cubes."""
+"""The reach of `LONG_RANGE` along y and x, along all axes, for voxels that are nearly cubes."""
 WIDTHS: dict[Breadth, tuple[int, ...]] = {
     "full": (28, 36, 48, 64, 80),
     "small": (16, 20, 28, 40),
@@ -69,7 +65,7 @@ class UNetArchitecture:
     name: str = FAMILY
     widths: tuple[int, ...] = WIDTHS["full"]
     norm: Norm = "batch"
-    offsets: tuple[Size, ...] = LONG_RANGE_OFFSETS
+    offsets: tuple[Size, ...] = LONG_RANGE
     first: Size = (1, 3, 3)
     pooling: tuple[Size, ...] = ((1, 2, 2),) * 4
     full_resolution: bool = True
@@ -199,7 +195,7 @@ def architecture_for(
         now = [edge * factor for edge, factor in zip(now, factors)]
     name = FAMILY + ("" if breadth == "full" else f"_{breadth}") + ("_isotropic" if cube else "")
     sides: Size = (3, 3, 3) if cube else (1, 3, 3)
-    chosen = tuple(offsets) if offsets is not None else ISOTROPIC_OFFSETS if cube else LONG_RANGE_OFFSETS
+    chosen = tuple(offsets) if offsets is not None else ISOTROPIC_OFFSETS if cube else LONG_RANGE
     ends: Size = (3, 3, 3) if cube else (1, 5, 5)
     return UNetArchitecture(name, WIDTHS[breadth], norm, chosen, sides, tuple(pooling), True, ends)
 

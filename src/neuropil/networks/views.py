@@ -20,6 +20,7 @@ from torch import Tensor
 
 from neuropil.errors import InputError
 from neuropil.networks.unet_architecture import Size
+from neuropil.segmentation.affinities import inside_of
 
 ViewCount = Literal[1, 8, 16]
 
@@ -110,26 +111,15 @@ def average_over_views(
         made = view.turn_back(network(view.turn(patch))).float()
         total = total if total.numel() else torch.zeros_like(made)
         for channel, offset in enumerate(offsets):
+            z, y, x = offset
             turned = view.turned(offset)
             reverse = (-turned[0], -turned[1], -turned[2])
             if turned in offsets:
                 total[channel] += made[offsets.index(turned)]
             elif reverse in offsets:
-                stored, wanted = shifted(offset)
+                wanted, stored = inside_of(patch.shape, offset), inside_of(patch.shape, (-z, -y, -x))
                 total[channel][wanted] += made[offsets.index(reverse)][stored]
             else:
                 continue
             seen[channel] += 1
     return total / torch.tensor(seen, dtype=total.dtype, device=total.device).view(-1, 1, 1, 1)
-
-
-def shifted(offset: Size) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Return the voxels v + offset and the voxels v of all links that stay in an array.
-
-    >>> shifted((0, 2, -1))
-    ((slice(None, None, None), slice(2, None, None), slice(None, -1, None)),
-     (slice(None, None, None), slice(None, -2, None), slice(1, None, None)))
-    """
-    far = tuple(slice(n, None) if n > 0 else slice(None, n or None) for n in offset)
-    near = tuple(slice(None, -n) if n > 0 else slice(-n or None, None) for n in offset)
-    return far, near

@@ -134,17 +134,17 @@ def _by_queue(contacts: Contacts, size: int, q: float, start: Start, least: floa
             counts[heads], rows[:, 1] = 1, 1
     histograms = (heads, chain, bins, counts, q)
     order = np.empty(n, np.uint64)
-    _kernel.entries(rows, *histograms, order)
+    _kernel.entries(rows, histograms, order)
     nodes, pool = np.empty((4, size + 1), np.int64), np.empty(2 * n, np.int32)
     room = min(n, size)
     u, v, merged = np.empty(room, np.uint64), np.empty(room, np.uint64), np.empty(room, np.uint64)
-    done = _kernel.merge_mutual(rows, *histograms, np.float32(least), _FEW, nodes, pool, u, v, merged)
+    done = _kernel.merge_mutual(rows, histograms, np.float32(least), _FEW, nodes, pool, (u, v, merged))
     left = ends[:, 6] != 0
     order = rows.view(np.uint64)[left, 2]
     order.sort()
     table = np.zeros(2 * (2 * order.size + 64), np.uint64)
     rest = (u[done:], v[done:], merged[done:])
-    done += _kernel.agglomerate(rows, order, *histograms, np.float32(least), nodes, pool, table, *rest)
+    done += _kernel.agglomerate(rows, order, histograms, np.float32(least), nodes, pool, table, rest)
     falling = np.argsort(merged[:done])
     scores = (np.uint64(0xFFFFFFFF) - (merged[falling] >> np.uint64(32))).astype(np.uint32).view(np.float32)
     return MergeTree(u[falling], v[falling], scores, size)

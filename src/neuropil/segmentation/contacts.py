@@ -6,7 +6,7 @@ threshold, needs another look at the voxels. The histogram is kept sparse, as fe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -170,7 +170,7 @@ def region_contacts(
     contacts = _gather(labels, links, histograms, split(labels.shape[0], threads))
     if ids is None:
         return contacts
-    return Contacts(ids[contacts.u], ids[contacts.v], *list(vars(contacts).values())[2:])
+    return replace(contacts, u=ids[contacts.u], v=ids[contacts.v])
 
 
 def check_ids(largest: int) -> None:

@@ -25,6 +25,7 @@ from neuropil.segmentation.multicut import multicut
 from neuropil.segmentation.mutex import mutex_watershed
 from neuropil.segmentation.region_graph import Edges
 from neuropil.segmentation.segment import WatershedSegmentation, segment_affinities
+from neuropil.segmentation.watershed import stored_thresholds
 
 Method = Literal["watershed", "size", "mean", "quantile", "mutex", "multicut"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -152,7 +153,7 @@ def _without_tree(labels: NDArray[np.uint64]) -> WatershedSegmentation:
 
 def _linked(nearest: NDArray[Any], low: float) -> NDArray[np.bool_]:
     """Tell which voxels have a nearest link above `low`; the others are background, as for the watershed."""
-    above = nearest > (low * 255 if nearest.dtype == np.uint8 else np.float32(low))
+    above = nearest > stored_thresholds(low, 1.0, nearest.dtype)[0]
     linked = np.zeros(nearest.shape[1:], np.bool_)
     for channel, offset in zip(above, NEAREST):
         here, there = inside_of(linked.shape, offset), inside_of(linked.shape, (-offset[0], -offset[1], -offset[2]))

@@ -106,8 +106,7 @@ def _decided(channels: list[tuple[Any, ...]], attractive: int, shape: tuple[int,
     jumps = np.array([step @ np.array([shape[1] * shape[2], shape[2], 1]) for _, _, _, step, _, _ in channels])
     best = np.full(size, ~np.uint64(0))
     for c, channel in enumerate(channels):
-        args = (*channel, np.uint32(1), c * size, best)
-        _kernel.strongest(*args)
+        _kernel.strongest(channel, np.uint32(1), c * size, best)
     _kernel.contract(best, attractive, jumps, forest)
     del best
     heads, lengths = np.zeros(size, np.int32), np.zeros(size, np.int32)
@@ -116,8 +115,7 @@ def _decided(channels: list[tuple[Any, ...]], attractive: int, shape: tuple[int,
         _kernel.flatten(forest)
         entries, n = np.empty(most, np.uint64), 0
         for c, channel in enumerate(channels):
-            args = (*channel, np.uint32(low), np.uint32(high), forest, table, c * size, entries, n)
-            n = _kernel.gather(*args)
+            n = _kernel.gather(channel, np.uint32(low), np.uint32(high), forest, table, c * size, entries, n)
         entries = entries[:n]
         entries.sort()
         blocks, table = _kernel.decide(entries, size, attractive, jumps, forest, heads, lengths, blocks, counts, table)

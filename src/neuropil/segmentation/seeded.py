@@ -95,8 +95,7 @@ def _decided(channels: list[tuple[Any, ...]], least: np.uint32, labels: NDArray[
     jumps = np.array([step @ np.array([labels[0].size, labels.shape[2], 1]) for _, _, _, step, _, _ in channels])
     best = np.full(size, ~np.uint64(0))
     for c, channel in enumerate(channels):
-        args = (*channel, least, c * size, best)
-        _links.strongest(*args)
+        _links.strongest(channel, least, c * size, best)
     _kernel.contract(best, jumps, seeds, forest)
     del best
     none_forbidden = np.zeros(64, np.uint64)
@@ -106,9 +105,8 @@ def _decided(channels: list[tuple[Any, ...]], least: np.uint32, labels: NDArray[
         _links.flatten(forest)
         entries, n = np.empty(most, np.uint64), 0
         for c, channel in enumerate(channels):
-            span = (max(np.uint32(low), least), np.uint32(high))
-            args = (*channel, *span, forest, none_forbidden, c * size, entries, n)
-            n = _links.gather(*args)
+            first = max(np.uint32(low), least)
+            n = _links.gather(channel, first, np.uint32(high), forest, none_forbidden, c * size, entries, n)
         entries = entries[:n]
         entries.sort()
         _kernel.decide(entries, jumps, seeds, forest)

@@ -23,10 +23,7 @@ from neuropil.config import dump
 from neuropil.errors import ConfigError, VolumeNotFound
 from neuropil.files import write_json, write_text
 from neuropil.geometry import Box
-from neuropil.labels import contingency
 from neuropil.machine import cores
-from neuropil.metrics.information import variation_of_information
-from neuropil.metrics.rand import adapted_rand_error
 from neuropil.networks.packaged import packaged_models
 from neuropil.progress import Progress
 from neuropil.report.affinities import AffinitySection, render_affinities
@@ -38,7 +35,7 @@ from neuropil.segmentation.segment import WatershedSegmentation
 from neuropil.stages import StageResult, predict, train
 from neuropil.stages.affinities import read_affinities
 from neuropil.stages.common import fingerprint, placed, sidecar, versions, write_volume
-from neuropil.stages.tuning import Crop, tune
+from neuropil.stages.tuning import Crop, score_labels, tune
 from neuropil.synthetic import make_tissue
 from neuropil.volume import exists, open_volume
 
@@ -256,7 +253,7 @@ def _segment_all(data: _Data, model: str, uri: str) -> list[_Segmented]:
     made += [_segmented(f"{model}, {method}", ours, grid, progress) for method, grid in GRIDS.items()]
     for name, theirs in data.others.items():
         labels = _read(theirs, data.tested_on)
-        made.append(_Segmented({"name": name, "tested": _scores(labels, ours[1].truth)}, labels))
+        made.append(_Segmented({"name": name, "tested": score_labels(labels, ours[1].truth)}, labels))
     return made
 
 
@@ -269,7 +266,7 @@ def _segmented(name: str, crops: list[Crop], grid: list[Decoder], progress: Prog
     k = int(np.argmax([one["f"] for one in tuned]))
     chosen = replace(grid[k], merge_threshold=tuned[k]["merge_threshold"])
     result: WatershedSegmentation = decode(crops[1].links, chosen, threads=cores())
-    tested = _scores(result.segmentation, crops[1].truth)
+    tested = score_labels(result.segmentation, crops[1].truth)
     return _Segmented({"name": name, "tuned": tuned[k], "tested": tested}, result.segmentation, result.fragments)
 
 
@@ -285,14 +282,6 @@ def _grey_crop(data: _Data, sections: Sections) -> Crop:
     boundary = boundary_from_intensity(_read(data.image, sections))
     links = Affinities(affinities_from_boundary_map(boundary, per_section=False, rule="min"))
     return Crop(links, _read(data.labels, sections), None)
-
-
-def _scores(labels: NDArray[Any], truth: NDArray[Any]) -> dict[str, float]:
-    """Return Rand error and VI (bits) in 3-D; true background is not scored."""
-    counts = contingency(labels, truth)
-    information = variation_of_information(counts)
-    error = adapted_rand_error(counts).error
-    return {"adapted_rand_error": error, "vi_split": information.split, "vi_merge": information.merge}
 
 
 def _pictures(data: _Data, uri: str, made: list[_Segmented]) -> list[AffinitySection]:

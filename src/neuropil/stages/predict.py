@@ -40,7 +40,7 @@ from neuropil.stages.common import (
     versions,
     write_volume,
 )
-from neuropil.stages.predict_patches import patch_grid, predict_patches, put, scratch, write_affinities
+from neuropil.stages.predict_patches import copy_result, patch_grid, predict_patches, put, scratch
 from neuropil.volume import Volume, open_volume
 from neuropil.volume.resampled import ResampledVolume, resample
 
@@ -105,7 +105,7 @@ def run(config: Config) -> StageResult:
         try:
             if model.unet is not None:
                 made = predict_patches(config, model.unet, volume, plan, plan.grid, ledger)
-                shape = write_affinities(config, model.unet, made, place)
+                shape = copy_result(config, model.unet, made, place)
             else:
                 maps = _predict_chain(config, model, volume, plan, ledger)
                 _write(config, maps, plan.box.shape, shape, place)

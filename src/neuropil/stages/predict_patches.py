@@ -80,7 +80,7 @@ def predict_patches(config: Config, unet: RSUNet, volume: Volume, plan: Plan, gr
     return made
 
 
-def write_affinities(config: Config, unet: RSUNet, made: Path, place: dict[str, Any]) -> tuple[int, ...]:
+def copy_result(config: Config, unet: RSUNet, made: Path, place: dict[str, Any]) -> tuple[int, ...]:
     """Copy the finished affinities into the output, a block at a time; return their shape."""
     shape = np.load(made, mmap_mode="r").shape
     source = ComputedVolume(shape, config.dtype, lambda box: np.array(np.load(made, mmap_mode="r")[:, *box.slices]))

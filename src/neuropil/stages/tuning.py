@@ -83,7 +83,14 @@ def check(crop: Crop, decoder: Decoder) -> dict[str, Any]:
     """Score a decoder at its threshold on another crop; `best_f` is what the best cut of its tree would have given."""
     result = decode(crop.links, decoder, threads=cores())
     best = None if decoder.method == "multicut" else float(_from_tree(crop, result).f.max())
-    return _numbers(*_scores(crop, result)) | {"best_f": best}
+    return score_labels(result.segmentation, crop.truth, crop.mask) | {"best_f": best}
+
+
+def score_labels(labels: NDArray[Any], truth: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> dict[str, float]:
+    """Return Rand F, adapted Rand error 1 - F and VI (bits) of labels (z, y, x); truth 0 is not scored."""
+    table = contingency(labels, truth, mask)
+    information = variation_of_information(table)
+    return _numbers(rand_scores(table).f, information.split, information.merge)
 
 
 @dataclass(frozen=True)
@@ -109,16 +116,12 @@ def _from_tree(crop: Crop, result: WatershedSegmentation) -> _Curve:
 
 def _cut_by_cut(crop: Crop, decoder: Decoder, thresholds: Sequence[float]) -> _Curve:
     falling = sorted(thresholds, reverse=True)
-    points = [
-        _scores(crop, decode(crop.links, replace(decoder, merge_threshold=one), threads=cores())) for one in falling
-    ]
+    points = []
+    for one in falling:
+        result = decode(crop.links, replace(decoder, merge_threshold=one), threads=cores())
+        scores = score_labels(result.segmentation, crop.truth, crop.mask)
+        points.append([scores[key] for key in ("f", "vi_split", "vi_merge")])
     return _Curve(np.array(falling), *np.array(points).T)
-
-
-def _scores(crop: Crop, result: WatershedSegmentation) -> tuple[float, float, float]:
-    table = contingency(result.segmentation, crop.truth, crop.mask)
-    information = variation_of_information(table)
-    return rand_scores(table).f, information.split, information.merge
 
 
 def _threshold(levels: NDArray[np.float64], k: int) -> float:
