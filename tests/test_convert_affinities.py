@@ -11,8 +11,8 @@ import zarr
 from small import good, sentence, store, untouched
 
 from neuropil.segmentation.affinities import LONG_RANGE, NEAREST, Affinities, affinities_from_labels
-from neuropil.segmentation.affinity_conventions import CONVENTIONS, to_convention
-from neuropil.segmentation.affinity_moves import with_offsets
+from neuropil.segmentation.affinity_conventions import CONVENTIONS, Tool, from_convention, to_convention
+from neuropil.segmentation.affinity_moves import clear_leaving, with_offsets
 from neuropil.stages.affinities import read_affinities, write_affinities
 from neuropil.volume import open_volume
 
@@ -71,6 +71,51 @@ def test_axes_are_turned_once(tmp_path: Path, names: list[str] | None) -> None:
     with open_volume(f"{tmp_path}/o.zarr") as volume:
         ours = with_offsets(read_affinities(volume), NEAREST)
     np.testing.assert_array_equal(ours.values, affinities_from_labels(LABELS).affinities)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("tool", list(CONVENTIONS))
+def test_to_every_tool_and_back(tmp_path: Path, tool: Tool, dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written in small blocks is what `to_convention` makes of the whole, and comes back as it was."""
+    monkeypatch.setattr("neuropil.volume.copying._BLOCK_BYTES", 1 << 10)
+    rng = np.random.default_rng(1)
+    values = rng.integers(0, 256, (12, *LABELS.shape)).astype(np.uint8)
+    clear_leaving(values, LONG_RANGE)
+    ours = Affinities(values if dtype == np.uint8 else (values / 255).astype(np.float32), LONG_RANGE)
+    write_affinities(f"{tmp_path}/o.zarr", ours, place=PLACE, overwrite=False)
+    outs = [f"{tmp_path}/t.h5:a", *([f"{tmp_path}/t.zarr"] if CONVENTIONS[tool].axes == "zyx" else [])]
+    for out in outs:
+        good("convert", f"{tmp_path}/o.zarr", out, "--affinities-to", tool, "--verify")
+    expected = to_convention(ours, tool)
+    with h5py.File(tmp_path / "t.h5") as file:
+        np.testing.assert_array_equal(file["a"][:], expected)
+    kept = from_convention(expected, tool, offsets=LONG_RANGE if CONVENTIONS[tool].listed is None else None)
+    if len(outs) == 1:  # no offsets are said of axes x, y, z
+        good("convert", outs[0], f"{tmp_path}/b.zarr", "--affinities-from", tool)
+        outs = [f"{tmp_path}/b.zarr"]
+    for out in outs:
+        with open_volume(out) as volume:
+            back = read_affinities(volume)
+            assert (volume.metadata.voxel_size, volume.metadata.offset) == (PLACE["voxel_size"], PLACE["offset"])
+        np.testing.assert_array_equal(with_offsets(back, NEAREST).values, with_offsets(kept, NEAREST).values)
+
+
+def test_to_a_tool_refuses(tmp_path: Path) -> None:
+    zeros = np.zeros((3, 4, 5, 6), np.float32)
+    ours = store(f"{tmp_path}/o.h5:a", zeros, kind="affinities", offsets=NEAREST)
+    bare = store(f"{tmp_path}/o.h5:bare", zeros, kind="affinities")
+    wrong = f"{tmp_path}/w.zarr"
+    with untouched(tmp_path):
+        for words, said in [
+            ([bare, wrong, "--affinities-to", "waterz"], "does not say which voxels its 3 channels link"),
+            ([ours, wrong, "--affinities-to", "deepem", "--offsets=0,0,9"], "(0, 0, -9)"),
+            ([ours, wrong, "--affinities-to", "banis", "--sections", "0:2"], "which only HDF5 takes"),
+            ([ours, f"{tmp_path}/w.h5:a", "--affinities-to", "banis", "--sections", "0:2"], "cut them first"),
+            ([ours, wrong, "--affinities-to", "banis", "--affinities-from", "waterz"], "are two steps"),
+            ([ours, wrong, "--affinities-to", "banis", "--kind", "image"], "kind must be affinities"),
+            ([ours, ours, "--affinities-to", "banis"], "is the input itself"),
+        ]:
+            assert said in sentence("convert", *words), words
 
 
 def test_offsets_alone_and_bytes_of_zero_and_one(tmp_path: Path) -> None:

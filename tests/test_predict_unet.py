@@ -217,3 +217,23 @@ def test_the_foreseen_memory_holds_the_processes_peak(tmp_path, size, breadth, p
     words = [str(size), breadth, str(patch), str(views), str(tmp_path / "work")]
     result = subprocess.run([sys.executable, "-c", MEASURE, *words], capture_output=True, text=True, check=True)
     assert 1 < float(result.stdout.split()[0]) < 2, result.stdout
+
+
+def test_plan_foresees_a_volume(tmp_path):
+    weights = unet(tmp_path / "unet.safetensors")
+    words = ["plan", "--weights", weights, "--shape", "9,40,44", "--json", tmp_path / "plan.json"]
+    said = good(*words, "--tta", 8)
+    assert "volume of (9, 40, 44), 5 affinities, 8 views" in said
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    starts = PatchGrid((9, 40, 44), PATCH).starts
+    assert plan["patches"] == np.prod([len(along) for along in starts])
+    assert plan["seconds"] == pytest.approx(plan["patches"] * plan["seconds_of_patch"])
+    good(*words, "--patch", "4,20,16")
+    assert json.loads((tmp_path / "plan.json").read_text())["patch"] == [4, 20, 16]
+    for wrong, why in [
+        (["--training"], "are for boundary networks"),
+        (["--patch", "4,7,16"], "patch must be multiples of"),
+        (["--max-memory", "0.0001"], "max_memory is too small"),
+        (["--tta", "3"], "'tta' in [plan]"),
+    ]:
+        assert why in sentence(*words, *wrong)

@@ -11,7 +11,7 @@ from small import OFFSET, VOXEL_SIZE, command, good, load, sentence, stack, stor
 
 from neuropil.labels import contingency
 from neuropil.metrics.rand import rand_scores
-from neuropil.segmentation.affinities import affinities_from_labels
+from neuropil.segmentation.affinities import NEAREST, affinities_from_labels
 from neuropil.segmentation.linkage import MergeTree, cut
 from neuropil.volume import open_volume
 
@@ -109,6 +109,33 @@ def test_affinities_stored_at_the_other_end_with_a_long_one(tmp_path: Path, trut
     good("segment", "--input", uri, "--output", tmp_path / "some.zarr", *SIZES, *how, "--sections", "1:4")
     assert rand_scores(contingency(load(tmp_path / "ids.zarr"), truth)).f == pytest.approx(1)
     assert rand_scores(contingency(load(tmp_path / "some.zarr"), truth[1:4])).f == pytest.approx(1)
+
+
+def test_seeds(tmp_path: Path, truth: np.ndarray) -> None:
+    """One voxel of each cell, with its id moved far up, brings back the whole cell."""
+    links = affinities_from_labels(truth).affinities
+    uri = store(tmp_path / "a.zarr", links, kind="affinities", offsets=NEAREST)
+    ids, first = np.unique(truth, return_index=True)
+    inside = ids > 0
+    seeds = np.zeros(truth.size, np.uint64)
+    seeds[first[inside]] = ids[inside] + 2**40
+    marks = store(tmp_path / "s.zarr", seeds.reshape(truth.shape), kind="labels")
+    method = ["--method", "seeded", "--seeds", marks, "--low", 0]
+    said = good("segment", "--input", uri, "--output", tmp_path / "ids.zarr", *method)
+    np.testing.assert_array_equal(load(tmp_path / "ids.zarr"), np.where(truth > 0, truth + np.uint64(2**40), 0))
+    assert f"{inside.sum()} segments" in said
+    good("segment", "--input", uri, "--output", tmp_path / "some.zarr", *method, "--sections", "0:2")
+    np.testing.assert_array_equal(
+        load(tmp_path / "some.zarr") > 0,
+        np.isin(truth[:2], truth.flat[first[first < truth[:2].size]]) & (truth[:2] > 0),
+    )
+    small = store(tmp_path / "small.zarr", seeds.reshape(truth.shape)[:, :4], kind="labels")
+    words = ["--input", uri, "--output", tmp_path / "no.zarr"]
+    with untouched(tmp_path):
+        assert "go together" in sentence("segment", *words, "--method", "seeded")
+        assert "go together" in sentence("segment", *words, "--seeds", marks)
+        assert "seeds must have the shape of the input" in sentence("segment", *words, *method[:3], small)
+        assert "leaves no merge tree" in sentence("segment", *words, *method, "--fragments", tmp_path / "f.zarr")
 
 
 def test_refusals_leave_nothing(tmp_path: Path, boundary: str) -> None:

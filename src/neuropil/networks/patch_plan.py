@@ -7,13 +7,19 @@ computed twice, so columns are as wide as fits.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 from typing import Any
 
+import numpy as np
+
 from neuropil.errors import InputError
-from neuropil.networks.patches import PatchGrid, network_shape
+from neuropil.geometry import Box
+from neuropil.machine import Precision
+from neuropil.networks.patches import PatchGrid, PatchPredictor, network_shape
+from neuropil.networks.rsunet import RSUNet
 from neuropil.networks.unet_architecture import Size, UNetArchitecture
 from neuropil.networks.views import ViewCount
 
@@ -122,3 +128,30 @@ def patch_memory(
     region = prod(min(n, c + 2 * p) for n, c, p in zip(grid.shape[1:], column, grid.extent[1:]))
     images = 3 * 4 * min(grid.shape[0], 2 * deep) * region
     return network + answers + weights + sums + results + images + APART
+
+
+def seconds_of_patch(
+    network: RSUNet, patch: Size, *, views: ViewCount = 1, precision: Precision = "float32", repeats: int = 2
+) -> float:
+    """Measure how long one patch takes, blending included: the least of some repeats after a first one.
+
+    Parameters
+    ----------
+    network : on the device to use
+    patch : voxels z, y, x
+    views, precision : as for `PatchPredictor`
+    repeats : how often it is timed
+
+    Raises
+    ------
+    InputError : the patch does not fit the network
+    """
+    grid, block = PatchGrid(patch, patch, 0), Box.of_shape(patch)
+    image = np.random.default_rng(0).standard_normal(patch, np.float32)
+    took = []
+    with PatchPredictor(network, grid, views=views, precision=precision) as predictor:
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            predictor(block, image)
+            took.append(time.perf_counter() - start)
+    return min(took[1:])

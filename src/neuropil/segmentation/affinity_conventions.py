@@ -116,16 +116,25 @@ def to_convention(
     >>> to_convention(ours, "chunkflow")[0].tolist()
     [[[0.0, 1.0]]]
     """
+    links = export_offsets(affinities.offsets, tool, offsets)
+    return tool_values(with_offsets(affinities, links).values, tool)
+
+
+def export_offsets(
+    have: Sequence[Offset], tool: Tool, offsets: Sequence[Sequence[int]] | None = None
+) -> tuple[Offset, ...]:
+    """Return our offsets of the channels that `to_convention` writes of links with the offsets `have`.
+
+    >>> export_offsets(((-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, 0, -3)), "banis")
+    ((0, 0, 1), (0, 1, 0), (1, 0, 0))
+    """
     rule = _convention(tool)
     if offsets is not None:
-        links = tool_offsets(tool, len(offsets), offsets)
-    elif rule.listed is None:
-        links = affinities.offsets
-    else:
-        links = tool_offsets(tool, len(rule.listed), None)
-        have = {*affinities.offsets, *((-z, -y, -x) for z, y, x in affinities.offsets)}
-        links = links if have >= set(links) else links[:3]
-    return tool_values(with_offsets(affinities, links).values, tool)
+        return tool_offsets(tool, len(offsets), offsets)
+    if rule.listed is None:
+        return tuple(have)
+    links = tool_offsets(tool, len(rule.listed), None)
+    return links if {*have, *((-z, -y, -x) for z, y, x in have)} >= set(links) else links[:3]
 
 
 def tool_offsets(tool: Tool, channels: int, offsets: Sequence[Sequence[int]] | None) -> tuple[Offset, ...]:

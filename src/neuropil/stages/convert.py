@@ -2,7 +2,7 @@
 
 Affinities of other tools are taken over with --affinities-from, which knows the order of their axes and channels, which
 voxel stores a link, and what 1 means. "gunpowder" serves lsd and bootstrapper, "affogato" elf and torch-em, "banis"
-NISB, "ptc" PyTorch Connectomics in either affinity mode.
+NISB, "ptc" PyTorch Connectomics in either affinity mode. --affinities-to writes ours as such a tool takes them.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from numpy.typing import NDArray
 from pydantic import Field
 
 from neuropil.config import Offsets, Sections, StageConfig, TripleNm
 from neuropil.errors import InputError
-from neuropil.geometry import Box
-from neuropil.segmentation.affinity_conventions import CONVENTIONS, Tool, tool_offsets
+from neuropil.segmentation.affinity_conventions import CONVENTIONS, Tool
 from neuropil.stages import StageResult
 from neuropil.stages.affinities import beside, mask_name
-from neuropil.stages.common import ComputedVolume, refuse_outputs
+from neuropil.stages.common import refuse_outputs
+from neuropil.stages.convert_affinities import exported, imported
 from neuropil.volume import Metadata, Volume, open_volume
 from neuropil.volume.copying import copy_volume
 from neuropil.volume.metadata import Kind
 from neuropil.volume.resampled import ResampledVolume
+from neuropil.volume.uri import parse_uri
 
 EXAMPLES = [
     "neuropil convert sections/ stack.zarr --voxel-size 40,4,4 --kind image",
@@ -33,6 +33,7 @@ EXAMPLES = [
     "neuropil convert segmentation.zarr precomputed://segmentation --kind labels",
     "neuropil convert theirs.h5:affs ours.zarr --affinities-from deepem",
     "neuropil convert theirs.h5:affs ours.zarr --affinities-from affogato --offsets=-1,0,0/0,-1,0/0,0,-1/0,-9,0",
+    "neuropil convert affinities.zarr for_waterz.h5:affs --affinities-to waterz",
 ]
 POSITIONAL = ("input", "output")
 
@@ -51,6 +52,7 @@ class Config(StageConfig):
     kind: Kind | None = Field(None, description="image, labels, boundary, affinities or mask")
     scale: float | None = Field(None, gt=0, description="real value = stored value × scale; values are not changed")
     affinities_from: Tool | None = Field(None, description="the input holds affinities as this tool stores them")
+    affinities_to: Tool | None = Field(None, description="write affinities as this tool takes them")
     offsets: Offsets | None = Field(
         None, description="z,y,x/z,y,x/...: voxels that channel c of affinities links, as the tool lists them"
     )
@@ -66,9 +68,10 @@ class Config(StageConfig):
 def run(config: Config) -> StageResult:
     """Copy block by block; the output appears under its name when it is complete."""
     with open_volume(config.input) as volume:
-        source, metadata = volume, _metadata(volume.metadata, config)
-        if config.affinities_from is not None or config.offsets is not None:
-            source, metadata = _affinities(volume, config)
+        source: Volume = volume
+        if config.affinities_from or config.affinities_to or config.offsets is not None:
+            source = _affinities(volume, config)
+        metadata = _metadata(source.metadata, config)
         options: dict[str, Any] = {
             "sections": config.sections,
             "overwrite": config.overwrite,
@@ -132,39 +135,30 @@ def _resampled(volume: Volume, metadata: Metadata, wanted: Sequence[float]) -> t
     return changed, replace(metadata, voxel_size=changed.metadata.voxel_size)
 
 
-def _affinities(volume: Volume, config: Config) -> tuple[Volume, Metadata]:
-    """Return affinities with axes z, y, x and what the output shall say of them; no value is changed."""
-    said = volume.metadata
-    tool: Tool = config.affinities_from or "gunpowder"  # offsets alone mean p, p + offset, as listed
-    rule = CONVENTIONS[tool]
-    if config.kind not in (None, "affinities") or said.kind not in (None, "affinities") or len(volume.shape) != 4:
-        kind = config.kind or said.kind or "unnamed"
-        raise InputError(
-            f"{config.input} must hold affinities (c, z, y, x) to be given offsets; it is {kind} {volume.shape}"
-        )
-    if said.offsets is not None:
-        raise InputError(f"{config.input} says its offsets already, {said.offsets}; drop affinities_from and offsets")
-    # Where a file names its axes, its reader has turned them already.
-    turned = rule.axes == "xyz" and said.sources.get("axes", "").startswith("guess")
-    source = _turned(volume, config) if turned else volume
-    links = tool_offsets(tool, volume.shape[0], config.offsets)
-    metadata = replace(_metadata(source.metadata, config), kind="affinities", offsets=links, one_means=rule.one_means)
-    return source, metadata
-
-
-def _turned(volume: Volume, config: Config) -> Volume:
-    """Return a volume stored as (c, x, y, z) with axes c, z, y, x."""
+def _affinities(volume: Volume, config: Config) -> Volume:
+    """Return the affinities of another tool as ours, or ours as another tool's."""
+    if config.kind not in (None, "affinities"):
+        raise InputError(f"kind must be affinities where offsets or tools of affinities are given; got {config.kind}")
+    if config.affinities_to is not None and config.affinities_from is not None:
+        raise InputError("affinities_from and affinities_to are two steps; convert into ours first, then into theirs")
     refuse_outputs([config.output], config.input, overwrite=config.overwrite)
-    said = volume.metadata
-    size = None if said.voxel_size is None else said.voxel_size[::-1]
-    shape = (volume.shape[0], *volume.spatial_shape[::-1])
+    if config.affinities_to is not None:
+        if CONVENTIONS[config.affinities_to].axes == "xyz":
+            _check_turned(config)
+        return exported(volume, config.affinities_to, config.offsets)
+    return imported(volume, config.affinities_from or "gunpowder", config.offsets)  # offsets alone mean p, p + offset
 
-    def read(box: Box) -> NDArray[Any]:
-        return volume.read(Box(box.start[::-1], box.stop[::-1])).transpose(0, 3, 2, 1)
 
-    turned = ComputedVolume(shape, volume.dtype, read)
-    turned.metadata = replace(said, voxel_size=size, offset=said.offset[::-1])
-    return turned
+def _check_turned(config: Config) -> None:
+    """Refuse what does not go with an array that is not stored with axes c, z, y, x."""
+    if parse_uri(config.output).format != "hdf5":
+        raise InputError(
+            f"{config.affinities_to} has axes x, y, z, which only HDF5 takes as they are; got {config.output}"
+        )
+    if config.sections is not None:
+        raise InputError(
+            f"sections cannot be cut from axes x, y, z, as {config.affinities_to} has them; cut them first"
+        )
 
 
 def _copy_mask(volume: Volume, metadata: Metadata, config: Config, options: dict[str, Any]) -> Metadata:

@@ -1,27 +1,32 @@
 """Show how a network runs on this machine: the fastest form of each layer, its time, its share of the peak.
 
-Layers are timed at the shapes of one output patch; what was measured is kept, so that a second call is instant.
+Layers are timed at the shapes of one output patch; what was measured is kept, so that a second call is instant. Of a
+U-Net one whole patch is timed, and the plan is that of a volume: patches, memory, time.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from neuropil.config import StageConfig, Triple
+from neuropil.config import StageConfig, Triple, Views
 from neuropil.errors import InputError
 from neuropil.machine import Precision
+from neuropil.progress import duration
 from neuropil.stages import StageResult
 
 if TYPE_CHECKING:
+    from neuropil.networks.rsunet import RSUNet
     from neuropil.networks.tuning import Plan
 
 EXAMPLES = [
     "neuropil plan --weights vd2d3d-sstem --shape 1,256,256",
     "neuropil plan --weights runs/demo/model.safetensors --shape 1,256,256 --training --spacing 8",
+    "neuropil plan --weights affinity-ssem --shape 100,1024,1024 --max-memory 4",
 ]
 POSITIONAL = ()
 
@@ -30,11 +35,14 @@ class Config(StageConfig):
     """Fields of [plan]."""
 
     weights: Path = Field(description="packaged model (`neuropil models`), or model file that `neuropil train` wrote")
-    shape: Triple = Field(description="output voxels of a pass, z,y,x")
+    shape: Triple = Field(description="output voxels of a pass, z,y,x; U-Nets: of a volume")
     training: bool = Field(False, description="a training step instead of prediction")
     spacing: int = Field(1, gt=0, description="of the voxels learnt from; see train")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     precision: Precision = Field("float32", description="auto, float32, bfloat16 or float16")
+    patch: Triple | None = Field(None, description="U-Nets: voxels z,y,x seen at once; default: as trained")
+    tta: Views = Field(1, description="U-Nets: views to average, 1, 8 or 16")
+    max_memory: float | None = Field(None, gt=0, description="U-Nets: GB that predicting may take; as of predict")
 
 
 def run(config: Config) -> StageResult:
@@ -46,6 +54,10 @@ def run(config: Config) -> StageResult:
     model = checkpoint.load_model(config.weights)
     device = checkpoint.pick_device(config.device)
     planning.warn_if_slow(device, config.precision)
+    if model.unet is not None:
+        return _unet(config, model.unet.to(device), model.card, device)
+    if config.patch or config.tta > 1 or config.max_memory:
+        raise InputError(f"patch, tta and max_memory are for U-Nets; '{model.name}' predicts a boundary map")
     dtype = planning.dtype_of(model.chain[0].to(device), config.precision)
     best = tuning.peak(str(device), dtype)
     text = [f"peak of 3x3 convolutions here, {str(dtype).removeprefix('torch.')}: {best:.0f} GFLOP/s"]
@@ -63,6 +75,32 @@ def run(config: Config) -> StageResult:
             text.append(f"memory of activations at the peak: {memory / 1e6:.0f} MB")
             data["networks"][architecture.name]["bytes"] = memory
     return StageResult("\n".join(text), data)
+
+
+def _unet(config: Config, unet: RSUNet, card: dict[str, Any], device: Any) -> StageResult:
+    """Say how a volume of the given shape is predicted, and time one patch."""
+    from neuropil.networks import patch_plan, planning
+    from neuropil.networks.patches import PatchGrid
+
+    if config.training or config.spacing > 1:
+        raise InputError(f"training and spacing are for boundary networks; '{unet.architecture.name}' is a U-Net")
+    architecture = unet.architecture
+    grid = PatchGrid(config.shape, config.patch or patch_plan.default_patch(architecture, card))
+    room = planning.device_memory(device, config.max_memory * 1e9 if config.max_memory else None)
+    itemsize, channels = planning.dtype_of(unet, config.precision).itemsize, len(architecture.offsets)
+    plan = patch_plan.plan_patches(
+        architecture, grid, room, channels=channels, itemsize=itemsize, stored=1, views=config.tta
+    )
+    once = patch_plan.seconds_of_patch(unet, grid.patch, views=config.tta, precision=config.precision)
+    seconds, voxels = once * plan.passes, prod(config.shape)
+    text = [
+        f"{architecture.name}, volume of {config.shape}, {channels} affinities, {config.tta} views, on {device}",
+        f"{plan.passes} patches of {grid.patch}, half overlapping, {once:.2f} s each",
+        f"sums are kept for columns of {plan.column[0]}×{plan.column[1]}; memory at most {plan.memory / 1e9:.2f} GB",
+        f"about {duration(seconds)}, {voxels / seconds / 1e3:.1f} kvoxel/s",
+    ]
+    data = {"patch": grid.patch, "patches": plan.passes, "seconds_of_patch": once, "seconds": seconds}
+    return StageResult("\n".join(text), data | {"column": plan.column, "bytes": plan.memory})
 
 
 def _table(plan: Plan, best: float, passes: int) -> list[str]:

@@ -15,12 +15,16 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from neuropil.config import Sections, StageConfig, Triple, dump
-from neuropil.errors import ConfigError
+from neuropil.errors import ConfigError, InputError
 from neuropil.files import replacing, write_json
+from neuropil.geometry import Box
+from neuropil.labels import relabel
 from neuropil.machine import cores
-from neuropil.segmentation.affinities import Affinities, Rule, affinities_from_boundary_map
+from neuropil.segmentation.affinities import NEAREST, Affinities, Rule, affinities_from_boundary_map
+from neuropil.segmentation.affinity_moves import known_values, with_offsets
 from neuropil.segmentation.components import components_of_map
 from neuropil.segmentation.decoding import Decoder, Method, decode
+from neuropil.segmentation.seeded import seeded_watershed
 from neuropil.segmentation.segment import WatershedSegmentation
 from neuropil.stages import StageResult
 from neuropil.stages.affinities import read_affinities
@@ -40,6 +44,7 @@ EXAMPLES = [
     "neuropil segment --input boundary.h5:map --output ids.zarr --method components --threshold 0.4",
     "neuropil segment --input boundary.h5:map --output ids.tif --merge-threshold 0.5 --fragments fragments.tif",
     "neuropil segment --input affinities.zarr --output ids.zarr --low 0.1 --merge-threshold 0.6",
+    "neuropil segment --input affinities.zarr --output ids.zarr --method seeded --seeds nuclei.zarr",
 ]
 POSITIONAL = ()
 
@@ -51,7 +56,10 @@ class Config(StageConfig):
     output: str = Field(description="URI of the segmentation to write (uint64)")
     fragments: str | None = Field(None, description="URI; also write the fragments, with their merge tree beside them")
     sections: Sections | None = Field(None, description="only these sections")
-    method: Literal["components", Method] = Field("watershed", description="decoder; watershed and size are the same")
+    method: Literal["components", Method, "seeded"] = Field(
+        "watershed", description="decoder; watershed and size are the same"
+    )
+    seeds: str | None = Field(None, description="URI of labels; method seeded: every voxel goes to one of these")
     per_section: bool = Field(True, description="segment every section by itself")
     threshold: float = Field(0.5, ge=0, le=1, description="components: interior is where P(boundary) is below")
     rule: Rule = Field("interior", description="how two voxels of a map make a link")
@@ -75,10 +83,12 @@ def run(config: Config) -> StageResult:
     """Segment a volume in memory."""
     if config.fragments is not None and config.method == "components":
         raise ConfigError("fragments are what method 'watershed' makes; drop fragments, or the method 'components'")
-    if config.fragments is not None and config.method in ("mutex", "multicut"):
+    if config.fragments is not None and config.method in ("mutex", "multicut", "seeded"):
         raise ConfigError(f"method '{config.method}' leaves no merge tree; drop fragments")
     if config.method in ("mean", "quantile") and config.merge_threshold is None:
         raise ConfigError(f"method '{config.method}' needs merge_threshold; neuropil tune finds a good one")
+    if (config.method == "seeded") != (config.seeds is not None):
+        raise ConfigError("method 'seeded' and seeds go together; give both or neither")
     refuse_outputs([config.output, config.fragments], config.input, overwrite=config.overwrite)
     start = time.monotonic()
     with open_volume(config.input) as volume:
@@ -91,6 +101,9 @@ def run(config: Config) -> StageResult:
         source = read_affinities(volume, box) if len(volume.shape) == 4 else read_boundary(volume, box)
     if config.method == "components" and not isinstance(source, Affinities):
         labels = components_of_map(source, config.threshold, per_section=config.per_section)
+    elif config.seeds is not None:
+        links = known_values(with_offsets(links_of(source, config.per_section, config.rule), NEAREST))
+        labels = seeded_watershed(links, _read_seeds(config.seeds, links.shape[1:], box), low=config.low)
     else:
         result = decode(
             links_of(source, config.per_section, config.rule), decoder_of(config), threads=config.threads or cores()
@@ -101,9 +114,19 @@ def run(config: Config) -> StageResult:
     write_volume(config.output, labels, kind="labels", place=place, overwrite=config.overwrite)
     record = {"config": dump(config), "versions": versions(), "seconds": round(time.monotonic() - start, 2)}
     write_json(sidecar(config.output, "json"), record)
-    count = int(labels.max()) if labels.size else 0
+    count = relabel(labels).ids.size - 1  # seeds have any ids
     text = f"{config.output}: {count} segments in {labels.shape}, {100 * np.mean(labels == 0):.1f} % background"
     return StageResult(text, {"output": config.output, "segments": count, "shape": labels.shape, **record})
+
+
+def _read_seeds(uri: str, shape: tuple[int, ...], box: Box) -> NDArray[Any]:
+    """Read the seeds of the part that is segmented, or those of the whole input."""
+    with open_volume(uri) as volume:
+        if volume.shape == shape:
+            return volume.read()
+        if len(volume.shape) != 3 or not Box.of_shape(volume.shape).contains(box):
+            raise InputError(f"seeds must have the shape of the input; {uri} has {volume.shape}")
+        return volume.read(box)
 
 
 def links_of(source: Affinities | NDArray[Any], per_section: bool, rule: Rule = "interior") -> Affinities:
