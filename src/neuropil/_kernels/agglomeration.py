@@ -259,7 +259,7 @@ def _absorb(a, b, rows, histograms, start, length, pool, marks):
 def merge_mutual(rows, histograms, least, few, nodes, pool, out):
     """Merge pairs of clusters of few edges each that are each other's best; see `agglomerate`. Returns how many."""
     queued, ends = rows.view(np.uint64), rows.reshape(-1).view(np.uint32)
-    start, length, room = nodes[0], nodes[1], nodes[2]
+    start, (length, room, _) = nodes
     u, v, merged = out
     pooled = _lists(ends, rows.shape[0], start, length, room, pool)
     marks = np.full(start.size, -1, np.int64)
@@ -310,14 +310,14 @@ def agglomerate(rows, order, histograms, least, nodes, pool, table, out):
     """Merge all pairs whose score is at least `least`, best first; write the smallest nodes of both and the entry.
 
     histograms are (first entry of each edge, next entry, bins, counts, q), empty with q < 0 for means; order has the
-    entries of the edges that are left, sorted; nodes (4, n + 1), pool, one place per end of an edge, and the table,
-    zeros for (key, edge), more than twice as many as edges, are room to work in. Changes all arrays.
+    entries of the edges that are left, sorted; nodes, four arrays of a place per cluster, pool, one place per end of an edge,
+    and the table, zeros for (key, edge), more than twice as many as edges, are room to work in. Changes all arrays.
     Returns the number of merges.
     """
     edges = order.size
     queued, ends = rows.view(np.uint64), rows.reshape(-1).view(np.uint32)
     heap, waiting, head = np.empty(1024, np.uint64), 0, 0
-    start, length, room, smallest = nodes[0], nodes[1], nodes[2], nodes[3]
+    start, (length, room, smallest) = nodes
     for node in range(smallest.size):
         smallest[node] = node
     pooled = _lists(ends, rows.shape[0], start, length, room, pool)
