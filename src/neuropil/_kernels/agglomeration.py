@@ -11,6 +11,9 @@ back when its turn comes. An entry is one number, score above and edge below, so
 themselves need no heap but one sort; the heap has only what was put back. And two clusters that are each other's best
 stay so until they merge, whatever merges elsewhere: most merges are done beforehand, in order of place, where memory is
 near, and sorted in afterwards.
+
+Where only a part of a volume is known, clusters that may have edges elsewhere are frozen: they never merge, and freeze
+whatever they are next in turn with; what is done to the others is what would be done in the whole volume.
 """
 
 from __future__ import annotations
@@ -259,7 +262,7 @@ def _absorb(a, b, rows, histograms, start, length, pool, marks):
 def merge_mutual(rows, histograms, least, few, nodes, pool, out):
     """Merge pairs of clusters of few edges each that are each other's best; see `agglomerate`. Returns how many."""
     queued, ends = rows.view(np.uint64), rows.reshape(-1).view(np.uint32)
-    start, (length, room, _) = nodes
+    start, (length, room, _), frozen = nodes
     u, v, merged = out
     pooled = _lists(ends, rows.shape[0], start, length, room, pool)
     marks = np.full(start.size, -1, np.int64)
@@ -267,13 +270,13 @@ def merge_mutual(rows, histograms, least, few, nodes, pool, out):
     merges = 0
     for node in range(1, start.size):
         a = np.int64(node)
-        while 0 < length[a] <= few:
+        while 0 < length[a] <= few and not frozen[a]:
             e = _best(a, queued, ends, start, length, pool)
             if e < 0 or queued[e, 2] > last:
                 break
             one, two = np.int64(ends[_end(2 * e)]), np.int64(ends[_end(2 * e + 1)])
             b = two if one == a else one
-            if length[b] > few:
+            if length[b] > few or frozen[b]:
                 break
             if _best(b, queued, ends, start, length, pool) != e:
                 a = b
@@ -310,14 +313,15 @@ def agglomerate(rows, order, histograms, least, nodes, pool, table, out):
     """Merge all pairs whose score is at least `least`, best first; write the smallest nodes of both and the entry.
 
     histograms are (first entry of each edge, next entry, bins, counts, q), empty with q < 0 for means; order has the
-    entries of the edges that are left, sorted; nodes, four arrays of a place per cluster, pool, one place per end of an edge,
-    and the table, zeros for (key, edge), more than twice as many as edges, are room to work in. Changes all arrays.
+    entries of the edges that are left, sorted; nodes (four arrays of a place per cluster and which are frozen), pool
+    (one place per end of an edge) and the table (zeros for key and edge, more than twice as many as edges) are room to
+    work in. Changes all arrays.
     Returns the number of merges.
     """
     edges = order.size
     queued, ends = rows.view(np.uint64), rows.reshape(-1).view(np.uint32)
     heap, waiting, head = np.empty(1024, np.uint64), 0, 0
-    start, (length, room, smallest) = nodes
+    start, (length, room, smallest), frozen = nodes
     for node in range(smallest.size):
         smallest[node] = node
     pooled = _lists(ends, rows.shape[0], start, length, room, pool)
@@ -346,6 +350,9 @@ def agglomerate(rows, order, histograms, least, nodes, pool, table, out):
         if now < least:
             break
         a, b = np.int64(ends[_end(2 * e)]), np.int64(ends[_end(2 * e + 1)])
+        if frozen[a] or frozen[b]:  # neither end will merge, so the edge stays as it is
+            frozen[a] = frozen[b] = True
+            continue
         if length[a] < length[b]:
             a, b = b, a
         u[merges] = min(smallest[a], smallest[b])
