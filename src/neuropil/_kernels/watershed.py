@@ -247,8 +247,8 @@ def _next_steps(z0, z1, y0, y1, x, mask, steps):
 def _grow_forest(bits, first, last, forest):
     """Write an entry -(place + 1) for each voxel with links, 0 for others, from the last voxel to the first.
 
-    An entry leads to a voxel of the same basin, a root's to itself. Links out of the slab are not followed; a voxel
-    that has no others is a root.
+    An entry leads to a voxel of the same basin, a root's to itself. Links out of the slab, or of the array, are not
+    followed; a voxel that has no others is a root.
     """
     depth, height, width = bits.shape
     ahead = np.zeros(256, np.int64)
@@ -262,16 +262,19 @@ def _grow_forest(bits, first, last, forest):
         mask = _LINKS & ~np.uint8(z == first) & ~np.uint8(np.uint8(z == last - 1) << np.uint8(3))
         for y in range(height - 1, -1, -1):
             row[1 : width + 1] = bits[z, y]
+            row[1] &= ~np.uint8(4)
+            row[width] &= ~np.uint8(32)
             z0 = bits[z - 1, y] if z > 0 else none
             z1 = bits[z + 1, y] if z + 1 < depth else none
             y0 = bits[z, y - 1] if y > 0 else none
             y1 = bits[z, y + 1] if y + 1 < height else none
-            _next_steps(z0, z1, y0, y1, row, mask, steps)
+            inside = mask & ~np.uint8(np.uint8(y == 0) << _ONE) & ~np.uint8(np.uint8(y == height - 1) << np.uint8(4))
+            _next_steps(z0, z1, y0, y1, row, inside, steps)
             for x in range(width - 1, -1, -1):
                 v = (z * height + y) * width + x
                 step = steps[x]
                 if step == 0:
-                    forest[v] = -v - 1 if row[x + 1] & _LINKS else 0
+                    forest[v] = -v - 1 if bits[z, y, x] & _LINKS else 0
                     continue
                 w = v + ahead[step & _LINKS]
                 forest[v] = forest[w] if w > v else -w - 1

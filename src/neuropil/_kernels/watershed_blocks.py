@@ -1,0 +1,112 @@
+"""Plateaus that a block shares with its neighbours: found by flooding from its faces, divided as lists of voxels.
+
+Bits are those of `neuropil._kernels.watershed`. A plateau of the greatest affinity has no way out, so it is never
+divided, however far it reaches; all others are as small as chance makes them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+_SEEN = np.uint8(0x40)
+
+
+@njit(cache=True, nogil=True)
+def _neighbour(z, y, x, k):
+    step = -1 if k < 3 else 1
+    return (z + step, y, x) if k % 3 == 0 else (z, y + step, x) if k % 3 == 1 else (z, y, x + step)
+
+
+@njit(cache=True, nogil=True)
+def _mutual(bits, z, y, x, k):
+    """Tell whether link k of a voxel comes back; False where it leaves the array or is not there."""
+    if not bits[z, y, x] & np.uint8(1 << k):
+        return False
+    a, b, c = _neighbour(z, y, x, k)
+    if min(a, b, c) < 0 or a >= bits.shape[0] or b >= bits.shape[1] or c >= bits.shape[2]:
+        return False
+    return bits[a, b, c] & np.uint8(1 << ((k + 3) % 6)) != 0
+
+
+@njit(cache=True, nogil=True)
+def _crosses(bits, start, stop, z, y, x):
+    """Tell whether a mutual link of a voxel leads out of the box."""
+    for k in range(6):
+        if _mutual(bits, z, y, x, k):
+            a, b, c = _neighbour(z, y, x, k)
+            if not (start[0] <= a < stop[0] and start[1] <= b < stop[1] and start[2] <= c < stop[2]):
+                return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def mark_shared(bits, top, start, stop, marks):
+    """Mark the voxels of a box on plateaus that go on outside it; top, bool, excludes those of greatest affinity.
+
+    marks, bool, False before, has the shape of bits. Returns how many are marked.
+    """
+    stack = np.empty(1024, np.int64)
+    count = 0
+    height, width = bits.shape[1], bits.shape[2]
+    for z in range(start[0], stop[0]):
+        for y in range(start[1], stop[1]):
+            edge = z == start[0] or z == stop[0] - 1 or y == start[1] or y == stop[1] - 1
+            for x in range(start[2], stop[2]):
+                if not edge and start[2] < x < stop[2] - 1:
+                    continue
+                if marks[z, y, x] or top[z, y, x] or not _crosses(bits, start, stop, z, y, x):
+                    continue
+                marks[z, y, x] = True
+                stack[0] = (z * height + y) * width + x
+                n = 1
+                while n > 0:
+                    n -= 1
+                    u = stack[n]
+                    count += 1
+                    c, rest = u % width, u // width
+                    b, a = rest % height, rest // height
+                    if n + 6 > stack.size:
+                        stack = np.concatenate((stack, stack))
+                    for k in range(6):
+                        if not _mutual(bits, a, b, c, k):
+                            continue
+                        d, e, f = _neighbour(a, b, c, k)
+                        inside = start[0] <= d < stop[0] and start[1] <= e < stop[1] and start[2] <= f < stop[2]
+                        if inside and not marks[d, e, f]:
+                            marks[d, e, f] = True
+                            stack[n] = (d * height + e) * width + f
+                            n += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def divide_list(places, bits, steps, order):
+    """Divide plateaus as `neuropil._kernels.watershed.divide` does; places, ascending, are those of their voxels."""
+    queue = np.empty(places.size, np.int64)
+    count = 0
+    for i in range(places.size):
+        if bits[i] & _SEEN:
+            queue[count] = i
+            count += 1
+    head = 0
+    while head < count:
+        u = queue[head]
+        head += 1
+        for i in range(6):
+            k = order[i]
+            bit = np.uint8(1 << k)
+            if not bits[u] & bit:
+                continue
+            there = places[u] + steps[k]
+            v = np.searchsorted(places, there)
+            back = np.uint8(1 << ((k + 3) % 6))
+            if v == places.size or places[v] != there or not bits[v] & back:
+                continue
+            bits[u] &= ~bit
+            if bits[v] & _SEEN:
+                bits[v] &= ~back
+            else:
+                bits[v] |= _SEEN
+                queue[count] = v
+                count += 1

@@ -1,0 +1,97 @@
+"""Watershed in blocks: the basins of the whole volume."""
+
+from __future__ import annotations
+
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from neuropil.errors import InputError
+from neuropil.geometry import Box
+from neuropil.labels import contingency
+from neuropil.segmentation.watershed import watershed
+from neuropil.segmentation.watershed_blocks import HALO, block_fragments, divide_shared, face_pairs, steepest_links
+
+THRESHOLDS = [(0.0, 1.0), (0.3, 0.6), (0.1, 2)]
+some = settings(max_examples=200, deadline=None)
+
+
+def in_blocks(affinities: np.ndarray, borders: list[list[int]], low: float, high: float) -> np.ndarray:
+    """Run all steps over a grid of blocks; ids as the union-find leaves them."""
+    shape = affinities.shape[1:]
+    whole = Box.of_shape(shape)
+    blocks = [Box(*zip(*spans)) for spans in product(*(pairwise(along) for along in borders))]
+    links = []
+    for block in blocks:
+        region = block.grow((HALO,) * 3).clip(whole)
+        links.append(
+            steepest_links(affinities[(slice(None), *region.slices)], region, block, shape, low=low, high=high)
+        )
+    shared = divide_shared(links, shape)
+    ids, bits, n = np.zeros(shape, np.uint64), np.zeros(shape, np.uint8), 0
+    for block, known in zip(blocks, links):
+        fragments, bits[block.slices], count = block_fragments(known.bits, block, shape, shared)
+        ids[block.slices] = np.where(fragments > 0, fragments + np.uint64(n), 0)
+        n += count
+    parents = np.arange(n + 1)
+    for axis, along in enumerate(borders):
+        for place in along[1:-1]:
+            planes = [(np.take(ids, k, axis), np.take(bits, k, axis)) for k in (place - 1, place)]
+            for a, b in face_pairs(*planes, axis).astype(int).tolist():
+                while parents[a] != a:
+                    a = parents[a]
+                while parents[b] != b:
+                    b = parents[b]
+                parents[max(a, b)] = min(a, b)
+    for k in range(n + 1):
+        parents[k] = parents[parents[k]]
+    return parents[ids.astype(int)]
+
+
+def same_partition(a: np.ndarray, b: np.ndarray) -> bool:
+    table = contingency(a, b)
+    return table.counts.size == table.proposal_ids.size == table.truth_ids.size and np.array_equal(a == 0, b == 0)
+
+
+def cuts(draw, extent: int) -> list[int]:
+    inner = draw(st.lists(st.integers(1, extent - 1), unique=True, max_size=4)) if extent > 1 else []
+    return [0, *sorted(inner), extent]
+
+
+@some
+@given(
+    st.data(), st.sampled_from([1, 2, 4, 9, 255]), st.booleans(), st.sampled_from([(0.0, 1.0), (0.3, 0.6), (0.1, 2)])
+)
+def test_blocks_make_the_basins_of_the_whole(data, levels, as_bytes, thresholds):
+    """Few levels make plateaus that cross faces; blocks one voxel thin and unequal ones are among them."""
+    shape = data.draw(st.tuples(st.integers(1, 6), st.integers(1, 8), st.integers(1, 9)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    steps = rng.integers(0, levels + 1, (3, *shape))
+    links = (steps * (255 // levels)).astype(np.uint8) if as_bytes else (steps / levels).astype(np.float32)
+    low, high = thresholds
+    borders = [cuts(data.draw, n) for n in shape]
+    assert same_partition(in_blocks(links, borders, low, high), watershed(links, low=low, high=high))
+
+
+def test_wide_plateaus_and_a_smooth_map():
+    rng = np.random.default_rng(0)
+    smooth = np.stack([ndimage.gaussian_filter(rng.random((20, 24, 28)), 1.5) for _ in range(3)])
+    smooth = (255 * (smooth - smooth.min()) / np.ptp(smooth)).astype(np.uint8)
+    borders = [[0, 7, 8, 20], [0, 11, 24], [0, 9, 18, 28]]
+    for links, low in ((smooth, 0.1), (smooth // 32 * 32, 0.1), (np.full_like(smooth, 100), 0.0)):
+        assert same_partition(in_blocks(links, borders, low, 0.9), watershed(links, low=low, high=0.9))
+
+
+def test_what_does_not_fit_is_refused():
+    links, block = np.zeros((3, 4, 4, 4), np.float32), Box((0, 0, 0), (2, 2, 2))
+    with pytest.raises(InputError, match="region must be"):
+        steepest_links(links, block, block, (8, 8, 8), low=0, high=1)
+    region = Box.of_shape((4, 4, 4))
+    with pytest.raises(InputError, match=r"affinities must have shape \(3, 4, 4, 4\)"):
+        steepest_links(links[:, 1:], region, block, (8, 8, 8), low=0, high=1)
+    with pytest.raises(InputError, match="0 <= low < high"):
+        steepest_links(links, region, block, (8, 8, 8), low=1, high=1)
