@@ -39,6 +39,21 @@ def link(u, v, limits, start, stop, parents, sizes):
 
 
 @njit(cache=True, nogil=True)
+def link_part(u, v, limits, parents, sizes, frozen, kept):
+    """Merge as `link` does; an edge with a frozen end is kept, for later, and freezes the other end."""
+    for i in range(kept.size):
+        a = find(parents, np.int64(u[i]))
+        b = find(parents, np.int64(v[i]))
+        if a == b:
+            continue
+        if frozen[a] or frozen[b]:
+            frozen[a] = frozen[b] = kept[i] = True
+        elif min(sizes[a], sizes[b]) < limits[i]:
+            total = sizes[a] + sizes[b]
+            sizes[join(parents, a, b)] = total
+
+
+@njit(cache=True, nogil=True)
 def spanning_forest(u, v, parents, kept):
     """Mark the edges that join two trees, taken in the order given (Kruskal)."""
     for i in range(u.size):

@@ -6,7 +6,7 @@ the same, are put together and divided as in the whole volume. Then a basin is w
 links across the faces say which of them are one.
 
 1. `steepest_links` of every block; 2. `divide_shared`, once; 3. `block_fragments` of every block; 4. `face_pairs` of
-every face, whose pairs are joined (union-find).
+every face, all of which `join_pairs` joins.
 
 Source: that of `neuropil.segmentation.watershed`; order of work after the chunked watershed of the MICrONS
 segmentation, with plateaus divided as in the whole.
@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuropil._kernels import watershed as _whole
 from neuropil._kernels import watershed_blocks as _kernel
+from neuropil._kernels.linkage import spanning_forest as _spanning_forest
 from neuropil.errors import InputError
 from neuropil.geometry import Box
 from neuropil.segmentation.watershed import _ORDERS, check_affinities, stored_thresholds
@@ -122,7 +123,7 @@ def divide_shared(blocks: Sequence[BlockLinks], shape: Sequence[int]) -> tuple[N
 
 def block_fragments(
     bits: NDArray[np.uint8], block: Box, shape: Sequence[int], shared: tuple[NDArray[np.int64], NDArray[np.uint8]]
-) -> tuple[NDArray[np.uint64], NDArray[np.uint8], int]:
+) -> Plane:
     """Label the basins of a block as if links ended at its faces.
 
     Parameters
@@ -137,11 +138,10 @@ def block_fragments(
     Returns
     -------
     fragments
-        uint64 (z, y, x), 1 ... n in raster order of their first voxels, 0 background.
+        uint64 (z, y, x): 0 background, else 1 + the place of the fragment's first voxel in the volume. So ids are the
+        same for any blocks, and in the order in which `watershed` numbers fragments.
     bits
-        With what `shared` says.
-    n
-        Number of fragments.
+        uint8 (z, y, x), with what `shared` says.
     """
     bits = bits.copy()
     places, values = shared
@@ -149,8 +149,12 @@ def block_fragments(
     inside = ((at >= 0) & (at < np.array(block.shape))).all(1)
     bits[tuple(at[inside].T)] = values[inside]
     fragments = np.empty(block.shape, np.uint64)
-    n = int(_whole.basins(bits, 0, block.shape[0], fragments.reshape(-1).view(np.int64)))
-    return fragments, bits, n
+    flat = fragments.reshape(-1)
+    _whole.basins(bits, 0, block.shape[0], flat.view(np.int64))
+    most = np.maximum.accumulate(flat)
+    first = np.flatnonzero(np.diff(most, prepend=np.uint64(0)))
+    ids = np.append(np.uint64(0), _places(first, block.shape, block.start, shape).astype(np.uint64) + np.uint64(1))
+    return ids[fragments], bits
 
 
 def face_pairs(before: Plane, behind: Plane, axis: int) -> NDArray[np.uint64]:
@@ -165,6 +169,23 @@ def face_pairs(before: Plane, behind: Plane, axis: int) -> NDArray[np.uint64]:
     """
     joined = (before[1] >> np.uint8(axis + 3) | behind[1] >> np.uint8(axis)) & np.uint8(1) != 0
     return np.unique(np.stack([before[0][joined], behind[0][joined]], 1), axis=0)
+
+
+def join_pairs(pairs: Sequence[NDArray[np.uint64]]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return the ids that occur in pairs, ascending, and for each the smallest id that pairs connect it with.
+
+    >>> ids, smallest = join_pairs([np.array([[3, 9], [9, 7]], np.uint64), np.array([[2, 5]], np.uint64)])
+    >>> ids.tolist(), smallest.tolist()
+    ([2, 3, 5, 7, 9], [2, 3, 2, 3, 3])
+    """
+    both = np.concatenate([np.empty((0, 2), np.uint64), *pairs])
+    ids, places = np.unique(both, return_inverse=True)
+    u, v = np.ascontiguousarray(places.reshape(-1, 2).T.astype(np.uint64))
+    parents = np.arange(ids.size)
+    _spanning_forest(u, v, parents, np.zeros(u.size, np.bool_))
+    while not np.array_equal(parents, parents[parents]):
+        parents = parents[parents]
+    return ids, ids[parents]
 
 
 def _at_top(links: NDArray[np.float32] | NDArray[np.uint8], high: np.generic) -> NDArray[np.bool_]:

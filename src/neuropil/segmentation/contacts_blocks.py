@@ -1,0 +1,122 @@
+"""Contacts of fragments in one block of a volume: every link belongs to the block of the voxel that stores it.
+
+So the links of all blocks are those of the whole volume, each once, and what blocks say of a pair adds up. Sums are
+whole numbers, so that their order does not matter: of bytes as they are, of floats in steps of 2**-24.
+
+Source: ownership of edges by blocks as in the MICrONS segmentation and daisy; see `neuropil.segmentation.contacts`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from neuropil.errors import InputError
+from neuropil.segmentation.contacts import region_contacts
+from neuropil.segmentation.watershed import check_affinities
+
+STEPS = 1 << 24
+"""Steps of float affinities from 0 to 1; every one of them is a float32."""
+
+
+@dataclass(frozen=True)
+class BlockContacts:
+    """What the links of one block, or of several, say of pairs of fragments; pairs in ascending order.
+
+    Attributes
+    ----------
+    u, v
+        uint64 (n,), ids of fragments, 0 < u < v, each pair once.
+    total
+        int64 (n,), sum of the affinities, in 255ths of bytes, in steps of 2**-24 of floats.
+    count
+        int64 (n,), number of links.
+    largest
+        int64 (n,), greatest affinity, in the same units.
+    """
+
+    u: NDArray[np.uint64]
+    v: NDArray[np.uint64]
+    total: NDArray[np.int64]
+    count: NDArray[np.int64]
+    largest: NDArray[np.int64]
+
+    @classmethod
+    def united(cls, parts: list[BlockContacts]) -> BlockContacts:
+        """Return what all parts say together."""
+        u, v, total, count, largest = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__
+        )
+        order = np.lexsort((v, u))
+        u, v, total, count, largest = (field[order] for field in (u, v, total, count, largest))
+        new = np.ones(u.size, np.bool_)
+        new[1:] = (u[1:] != u[:-1]) | (v[1:] != v[:-1])
+        starts = np.flatnonzero(new)
+        if starts.size:
+            total, count = np.add.reduceat(total, starts), np.add.reduceat(count, starts)
+            largest = np.maximum.reduceat(largest, starts)
+        return cls(u[starts], v[starts], total, count, largest)
+
+
+def block_contacts(fragments: ArrayLike, affinities: ArrayLike, before: tuple[int, int, int]) -> BlockContacts:
+    """Gather the contacts over the links that a block's voxels store.
+
+    Parameters
+    ----------
+    fragments
+        Integers >= 0, (z, y, x), ids of the volume: the block, after one voxel along the axes named by `before`.
+    affinities
+        (3, z, y, x) of the same voxels, as for `neuropil.segmentation.watershed.watershed`.
+    before
+        For z, y, x: 1 if the arrays begin a voxel before the block, 0 if the block begins with the volume.
+
+    Returns
+    -------
+    BlockContacts
+
+    Raises
+    ------
+    InputError
+        If shapes or dtypes do not match, or nothing is left of the block.
+
+    Examples
+    --------
+    >>> links = np.full((3, 1, 1, 3), 51, np.uint8)
+    >>> contacts = block_contacts([[[7, 7, 9]]], links, (0, 0, 1))
+    >>> contacts.u.tolist(), contacts.v.tolist(), contacts.total.tolist(), contacts.count.tolist()
+    ([7], [9], [51], [1])
+    """
+    labels, links = np.asarray(fragments), check_affinities(affinities)
+    if labels.shape != links.shape[1:] or not set(before) <= {0, 1} or min(np.subtract(labels.shape, before)) < 1:
+        raise InputError(
+            f"fragments must have the affinities' extent {links.shape[1:]}, more than {before}; got {labels.shape}"
+        )
+    unit = 1 if links.dtype == np.uint8 else STEPS
+    if unit == STEPS:
+        links = np.rint(links * np.float32(STEPS)) / np.float32(STEPS)
+    core = tuple(slice(n, None) for n in before)
+    inside = region_contacts(labels[core], links[(slice(None), *core)])
+    scale = 255 if unit == 1 else STEPS
+    total, largest = (np.rint(x * np.float64(scale)).astype(np.int64) for x in (inside.total, inside.largest))
+    parts = [BlockContacts(inside.u, inside.v, total, inside.count, largest)]
+    for axis in range(3):
+        if before[axis]:
+            here = [*core]
+            there = [*core]
+            here[axis], there[axis] = slice(1, 2), slice(0, 1)
+            parts.append(_face(labels[tuple(here)], labels[tuple(there)], links[axis][tuple(here)], unit))
+    return BlockContacts.united(parts)
+
+
+def _face(
+    here: NDArray[np.integer], there: NDArray[np.integer], links: NDArray[np.float32] | NDArray[np.uint8], unit: int
+) -> BlockContacts:
+    """Return the contacts over the links of one face."""
+    a, b = here.reshape(-1).astype(np.uint64), there.reshape(-1).astype(np.uint64)
+    real = (a != b) & (a != 0) & (b != 0)
+    values = np.rint(links.reshape(-1)[real] * np.float64(unit)).astype(np.int64)
+    a, b = a[real], b[real]
+    single = BlockContacts(np.minimum(a, b), np.maximum(a, b), values, np.ones(a.size, np.int64), values)
+    return BlockContacts.united([single])
