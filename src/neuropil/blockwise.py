@@ -3,6 +3,9 @@
 The ledger is a folder beside the output. It holds the parameters of the run and one line per finished block, written
 after the block's data are on disk. So the same command continues after any interruption, and a command with other
 parameters is refused by name instead of mixing with old blocks.
+
+`run_blocks` overlaps reading, computing and writing in one process; `run_tasks` gives whole blocks to the processes of
+a `Pool`, on this machine or a Dask cluster, a few at a time, so that a million of them burden nobody.
 """
 
 from __future__ import annotations
@@ -11,13 +14,17 @@ import json
 import logging
 import os
 import shutil
+import socket
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from neuropil.errors import RunMismatch
+from neuropil.errors import BlocksFailed, NeuropilError, RunMismatch
 from neuropil.files import write_json
 from neuropil.geometry import Box
 from neuropil.progress import Progress
@@ -53,14 +60,22 @@ class Ledger:
             self._start(parameters)
         self.done = self._read()
 
-    def record(self, name: str, box: Box, seconds: float) -> None:
-        """Mark one block of the step `name` as done; its data must be on disk already."""
-        line = json.dumps({"step": name, "start": box.start, "stop": box.stop, "seconds": round(seconds, 3)})
+    def record(self, name: str, box: Box, seconds: float, **facts: Any) -> None:
+        """Mark one block of the step `name` as done; its data must be on disk already. Facts are for people."""
+        about = {"step": name, "start": box.start, "stop": box.stop, "seconds": round(seconds, 3)}
+        line = json.dumps(about | facts)
         with self._path.open("a") as file:
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
         self.done.add((name, box))
+
+    def fail(self, name: str, box: Box, error: BaseException) -> None:
+        """Write down why a block failed, for people."""
+        tail = "".join(traceback.format_exception(error))[-4000:]
+        line = json.dumps({"step": name, "start": box.start, "stop": box.stop, "error": repr(error), "tail": tail})
+        with (self.folder / "failed.jsonl").open("a") as file:
+            file.write(line + "\n")
 
     def forget(self, name: str) -> None:
         """Take the blocks of one step for not done, because its data are not there."""
@@ -148,3 +163,142 @@ def run_blocks(
         if writing is not None:
             writing.result()
     return skipped
+
+
+class Pool(Protocol):
+    """Where blocks are computed."""
+
+    size: int
+
+    def submit(self, work: Callable[[Box], None], box: Box) -> None:
+        """Have `work(box)` done some time."""
+
+    def next(self) -> tuple[Box, float, str, BaseException | None]:
+        """Wait for one of the submitted blocks; return it, its seconds, the host, and the error if there was one."""
+
+
+class SerialPool:
+    """Blocks one after the other in this process, for debugging."""
+
+    size = 1
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Callable[[Box], None], Box]] = deque()
+
+    def submit(self, work: Callable[[Box], None], box: Box) -> None:
+        """Keep the block until it is asked for."""
+        self._waiting.append((work, box))
+
+    def next(self) -> tuple[Box, float, str, BaseException | None]:
+        """Compute the next block."""
+        work, box = self._waiting.popleft()
+        try:
+            return box, _timed(work, box)[0], socket.gethostname(), None
+        except Exception as error:
+            return box, 0.0, socket.gethostname(), error
+
+
+class DaskPool:
+    """Blocks on the workers of a Dask cluster; a worker that dies is started anew by Dask, and its block tried again.
+
+    Parameters
+    ----------
+    client : a `distributed.Client`
+    """
+
+    def __init__(self, client: Any) -> None:
+        from distributed import as_completed
+
+        self._client, self._done = client, as_completed()
+        self._boxes: dict[str, Box] = {}
+        self.size = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+
+    def submit(self, work: Callable[[Box], None], box: Box) -> None:
+        """Hand the block, data only, to the scheduler."""
+        future = self._client.submit(_timed, work, box, pure=False)
+        self._boxes[future.key] = box
+        self._done.add(future)
+
+    def next(self) -> tuple[Box, float, str, BaseException | None]:
+        """Wait for any block."""
+        future = next(self._done)
+        box, error = self._boxes.pop(future.key), future.exception()
+        seconds, host = (0.0, "") if error is not None else future.result()
+        return box, seconds, host, error
+
+
+@contextmanager
+def dask_pool(workers: int, memory: float | None = None, scheduler: str | None = None) -> Iterator[DaskPool]:
+    """Give a pool of processes of this machine, or of the Dask cluster at an address.
+
+    Parameters
+    ----------
+    workers : processes, one thread each; those of a given cluster are what they are
+    memory : bytes that a worker may take before it is started anew
+    scheduler : such as tcp://host:8786
+    """
+    import distributed
+
+    if scheduler is not None:
+        with distributed.Client(scheduler) as client:
+            client.wait_for_workers(1)
+            yield DaskPool(client)
+        return
+    cluster = distributed.LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        memory_limit="auto" if memory is None else int(memory),
+        dashboard_address=None,
+        silence_logs=logging.CRITICAL,
+    )
+    with cluster, distributed.Client(cluster) as client:
+        yield DaskPool(client)
+
+
+def run_tasks(
+    ledger: Ledger, name: str, blocks: Sequence[Box], work: Callable[[Box], None], pool: Pool, *, tries: int = 3
+) -> None:
+    """Have every block computed that the ledger does not know as done under the step `name`.
+
+    `work` must be data only (a `functools.partial` of a function of a module), write its own output, and give the same
+    when it is done twice. A block that fails is tried again, at the end; the others go on.
+
+    Raises
+    ------
+    BlocksFailed : blocks that failed `tries` times, or at once with an error of neuropil's own
+    """
+    waiting = deque(box for box in blocks if (name, box) not in ledger.done)
+    progress = Progress(name, len(blocks), len(blocks) - len(waiting))
+    failures: dict[Box, BaseException] = {}
+    tried: dict[Box, int] = {}
+    flying = 0
+    while waiting or flying:
+        while waiting and flying < 2 * pool.size:
+            pool.submit(work, waiting.popleft())
+            flying += 1
+        box, seconds, host, error = pool.next()
+        flying -= 1
+        tried[box] = tried.get(box, 0) + 1
+        if error is None:
+            ledger.record(name, box, seconds, host=host, tries=tried[box])
+            progress.advance()
+        elif tried[box] < tries and not isinstance(error, NeuropilError):
+            log.warning("%s, block %s: %r; it is tried again", name, box.start, error)
+            waiting.append(box)
+        else:
+            failures[box] = error
+            ledger.fail(name, box, error)
+    if failures:
+        box, error = next(iter(failures.items()))
+        raise BlocksFailed(
+            f"{len(failures)} of {len(blocks)} blocks of step '{name}' failed, first that from {box.start} to"
+            f" {box.stop}: {error or type(error).__name__}; the others are done, the same command tries again"
+            f" (errors in {ledger.folder / 'failed.jsonl'})"
+        ) from error
+
+
+def _timed(work: Callable[[Box], None], box: Box) -> tuple[float, str]:
+    start = time.monotonic()
+    work(box)
+    return time.monotonic() - start, socket.gethostname()

@@ -8,6 +8,7 @@ NeuropilError
 ├── OutputExists      (FileExistsError)    the output is there and --overwrite was not given
 ├── StorageFull       (OSError)            the disk is full; what was written so far is kept
 ├── RunMismatch       (ValueError)         unfinished work was made with other parameters
+├── BlocksFailed      (RuntimeError)       some blocks of a run could not be made; the others are done
 └── MissingExtra      (ImportError)        an optional dependency is needed; the message gives the install line
 
 Each error is also the built-in exception that a caller would expect, so `except ValueError` works.
@@ -45,6 +46,10 @@ class StorageFull(NeuropilError, OSError):
 
 class RunMismatch(NeuropilError, ValueError):
     """Unfinished work at the output was made with other parameters."""
+
+
+class BlocksFailed(NeuropilError, RuntimeError):
+    """Some blocks of a run could not be made; the others are done, and the same command tries these again."""
 
 
 class MissingExtra(NeuropilError, ImportError):

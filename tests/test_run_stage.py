@@ -1,0 +1,172 @@
+"""`neuropil run`: the segmentation of the whole volume, from blocks, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from small import OFFSET, VOXEL_SIZE, command, good, load, sentence, store, untouched
+
+from neuropil.blockwise import SerialPool
+from neuropil.geometry import Box
+from neuropil.stages.run_steps import Job
+from neuropil.volume import open_volume
+
+SHAPE = (14, 40, 44)
+HOW = ["--low", 0.2, "--high", 0.9, "--size", 20, "--size-threshold", 0.3, "--dust", 12, "--merge-threshold", 0.45]
+
+
+@pytest.fixture
+def affinities(tmp_path: Path) -> str:
+    """Bytes of a smooth random field, stored at the lower end, with a long link besides."""
+    rng = np.random.default_rng(0)
+    field = np.stack([ndimage.gaussian_filter(rng.random(SHAPE), 1.2) for _ in range(4)])
+    values = (255 * (field - field.min()) / np.ptp(field)).astype(np.uint8)
+    offsets = ((0, 0, 9), (0, 0, 1), (0, 1, 0), (1, 0, 0))
+    return store(
+        f"{tmp_path}/a.zarr",
+        values,
+        kind="affinities",
+        scale=1 / 255,
+        offsets=offsets,
+        voxel_size=VOXEL_SIZE,
+        offset=OFFSET,
+    )
+
+
+@pytest.fixture
+def whole(tmp_path: Path, affinities: str) -> np.ndarray:
+    good("segment", "--input", affinities, "--output", f"{tmp_path}/whole.zarr", "--method", "mean", *HOW)
+    labels = load(f"{tmp_path}/whole.zarr")
+    assert len(np.unique(labels)) > 30
+    return labels
+
+
+@pytest.mark.parametrize("block", ["14,40,44", "7,20,22", "5,13,44", "1,40,17", "64,512,512"])
+def test_blocks_give_the_segmentation_of_the_whole(
+    tmp_path: Path, affinities: str, whole: np.ndarray, block: str
+) -> None:
+    out = f"{tmp_path}/ids.zarr"
+    good("run", "--input", affinities, "--output", out, *HOW, "--block", block, "--executor", "serial")
+    np.testing.assert_array_equal(load(out), whole)
+    with open_volume(out) as volume:
+        assert (volume.metadata.voxel_size, volume.metadata.offset, volume.metadata.kind) == (
+            VOXEL_SIZE,
+            OFFSET,
+            "labels",
+        )
+    assert not (tmp_path / "ids.zarr.unfinished").exists()
+
+
+class Stopping(SerialPool):
+    """Stops the run, as a user would, after some blocks."""
+
+    left = 0
+
+    def next(self) -> tuple[Box, float, str, BaseException | None]:
+        if Stopping.left == 0:
+            raise KeyboardInterrupt
+        Stopping.left -= 1
+        return super().next()
+
+
+@pytest.mark.parametrize("after", [0, 1, 21, 33, 42, 57])
+def test_the_same_command_continues(
+    tmp_path: Path, affinities: str, whole: np.ndarray, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["run", "--input", affinities, "--output", f"{tmp_path}/ids.zarr", *HOW, "--block", "7,20,22"]
+    words += ["--executor", "serial"]
+    with monkeypatch.context() as patch:
+        Stopping.left = after
+        patch.setattr("neuropil.stages.run.SerialPool", Stopping)
+        assert command(*words, "--quiet").code == 130
+    done = tmp_path / "ids.zarr.unfinished" / "done.jsonl"
+    assert len(done.read_text().splitlines() if done.exists() else []) == after
+    with untouched(tmp_path):
+        assert "was made with block = [7, 20, 22], now [7, 20, 44]" in sentence(*words, "--block", "7,20,44")
+        assert "was made with low = 0.2, now 0.1" in sentence(*words, "--low", 0.1)
+    good(*words)
+    np.testing.assert_array_equal(load(f"{tmp_path}/ids.zarr"), whole)
+
+
+def test_a_block_that_fails_is_named_and_tried_again(
+    tmp_path: Path, affinities: str, whole: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["run", "--input", affinities, "--output", f"{tmp_path}/ids.zarr", *HOW, "--block", "7,20,22"]
+    words += ["--executor", "serial"]
+    real, calls = Job.file, []
+
+    def broken(job: Job, step: str, box: Box) -> Path:
+        if step == "faces" and box.start == (7, 0, 22) and len(calls) < 3:
+            calls.append(box)
+            raise OSError("no such disk")
+        return real(job, step, box)
+
+    monkeypatch.setattr(Job, "file", broken)
+    done = command(*words, "--quiet")
+    said = done.err
+    assert done.code == 2
+    assert "1 of 8 blocks of step 'faces' failed, first that from (7, 0, 22) to (14, 20, 44): no such disk" in said
+    assert len(calls) == 3
+    failed = [json.loads(line) for line in (tmp_path / "ids.zarr.unfinished" / "failed.jsonl").read_text().splitlines()]
+    assert [(one["step"], one["start"]) for one in failed] == [("faces", [7, 0, 22])]
+    assert "no such disk" in failed[0]["tail"]
+    good(*words)
+    np.testing.assert_array_equal(load(f"{tmp_path}/ids.zarr"), whole)
+
+
+def test_workers_that_are_killed(tmp_path: Path, affinities: str, whole: np.ndarray) -> None:
+    """Processes of a Dask cluster, one of which kills itself in the middle of a block, once."""
+    out, flag = f"{tmp_path}/ids.zarr", tmp_path / "killed"
+    job = [sys.executable, "-c", KILLING.format(flag=str(flag)), "run", "--input", affinities, "--output", out]
+    job += [*map(str, HOW), "--block", "7,20,22", "--workers", "2"]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    (tmp_path / "killer.py").write_text(KILLER.format(flag=str(flag)))
+    done = subprocess.run(job, capture_output=True, text=True, timeout=300, env=env)
+    assert done.returncode == 0, done.stderr
+    assert flag.exists()
+    np.testing.assert_array_equal(load(out), whole)
+
+
+KILLING = """
+import sys
+from killer import fragments
+from neuropil.stages import run_steps
+from neuropil.cli import main
+if __name__ == "__main__":
+    run_steps.fragments = fragments
+    sys.exit(main(sys.argv[1:]))
+"""
+KILLER = """
+import os, signal
+from pathlib import Path
+from neuropil.stages import run_steps
+real = run_steps.fragments
+
+def fragments(job, box):
+    if box.start == (0, 20, 0) and not Path({flag!r}).exists():
+        Path({flag!r}).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(job, box)
+"""
+
+
+def test_refusals_leave_nothing(tmp_path: Path, affinities: str) -> None:
+    boundary = store(f"{tmp_path}/b.zarr", np.zeros((4, 5, 6), np.uint8), kind="boundary")
+    bare = store(f"{tmp_path}/bare.zarr", np.zeros((3, 4, 5, 6), np.uint8))
+    out = ["--output", f"{tmp_path}/ids.zarr"]
+    with untouched(tmp_path):
+        assert "must hold affinities" in sentence("run", "--input", boundary, *out)
+        assert "does not say which voxels" in sentence("run", "--input", bare, *out)
+        assert "low and high" in sentence("run", "--input", affinities, *out, "--low", 0.9, "--high", 0.1)
+        assert "block must be three positive extents" in sentence(
+            "run", "--input", affinities, *out, "--block", "0,5,5"
+        )
+        assert "is the input itself" in sentence("run", "--input", affinities, "--output", affinities)
+        assert "exists; give --overwrite" in sentence("run", "--input", affinities, "--output", boundary)
