@@ -155,9 +155,9 @@ def sort_by_byte(rows, column, shift, out):
     for k in range(256):
         starts[k + 1] += starts[k]
     for i in range(rows.shape[0]):
-        k = np.int64((rows[i, column] >> shift) & _BYTE)
-        p = starts[k]
-        starts[k] = p + 1
+        byte = np.int64((rows[i, column] >> shift) & _BYTE)
+        p = starts[byte]
+        starts[byte] = p + 1
         out[p, 0] = rows[i, 0]
         out[p, 1] = rows[i, 1]
         out[p, 2] = rows[i, 2]
