@@ -86,7 +86,7 @@ def test_text_csv_and_page_say_the_same(tmp_path: Path, volumes: Path) -> None:
     page = (tmp_path / "out/report.html").read_text()
     assert "A &lt; B" in page
     assert f"{error:.3f}" in page
-    assert f"{error:.4f}" in text
+    assert f"{error:.3f}" in text
     assert page.count('<path class="mark') >= 2
     assert json.loads((tmp_path / "all.json").read_text())["volumes"][0]["methods"] == results(tmp_path)
 

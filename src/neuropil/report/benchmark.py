@@ -32,7 +32,8 @@ DEFINITIONS = {
     "CREMI": "√(VI · Rand error of the CREMI script), on the truth as it is, borders included",
     "instance AP": "mean over IoU 0.5, 0.55 … 0.95 of TP / (TP + FP + FN)",
     "unassigned": "share of the truth's voxels that the proposal leaves as background",
-    "interval": "percentile bootstrap over blocks of the volume; small numbers below the score",
+    "interval": "bootstrap over blocks of the volume; small numbers below the score. It speaks of other tissue of this"
+    " volume, and is too narrow where errors are larger than a block",
     "against the first": "difference to the first method on the same blocks; an interval that holds 0 tells nothing",
 }
 

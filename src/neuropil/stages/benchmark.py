@@ -201,20 +201,20 @@ def _table(volume: Mapping[str, Any]) -> str:
     """Return the printed table of one volume."""
     methods = volume["methods"]
     wide = max(len(one["name"]) for one in methods)
-    shown = [(key, name) for key, name, _ in SCORES]
-    head = f"{volume['name']:{wide}}" + "".join(f"  {name:>11}" for _, name in shown)
-    head += f"  {'segments':>9}  {'seconds':>8}  Rand error, interval; against {methods[0]['name']}"
+    shown = [(key, max(len(name), 6)) for key, name, _ in SCORES]
+    head = f"{volume['name']:{wide}}" + "".join(f"  {name:>6}" for _, name, _ in SCORES)
+    head += f"  {'segments':>8}  {'seconds':>7}  Rand error, interval; against the first"
     lines = [head, "-" * len(head)]
     for one in methods:
-        line = f"{one['name']:{wide}}" + "".join(f"  {_number(one['scores'][key]['value']):>11}" for key, _ in shown)
-        line += f"  {one['segments']:9}  {_number(one['seconds'], 1):>8}"
+        line = f"{one['name']:{wide}}" + "".join(f"  {_number(one['scores'][key]['value']):>{n}}" for key, n in shown)
+        line += f"  {one['segments']:8}  {_number(one['seconds'], 1):>7}"
         error, difference = one["scores"]["adapted_rand_error"], one["minus_first"]["adapted_rand_error"]
         line += f"  {_number(error['low'])} to {_number(error['high'])}"
         if one is not methods[0]:
-            line += f"; {_number(difference['low'], 4, '+')} to {_number(difference['high'], 4, '+')}"
+            line += f"; {_number(difference['low'], sign='+')} to {_number(difference['high'], sign='+')}"
         lines.append(line)
     return "\n".join(lines)
 
 
-def _number(value: float | None, digits: int = 4, sign: str = "") -> str:
+def _number(value: float | None, digits: int = 3, sign: str = "") -> str:
     return "-" if value is None else f"{value:{sign}.{digits}f}"
