@@ -174,7 +174,7 @@ def test_a_stopped_benchmark_goes_on(tmp_path: Path, volumes: Path, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(benchmark, "score_job", score_job)
         assert command("benchmark", run).code == 130
-    assert {path.name for path in (tmp_path / "out/scores").iterdir()} == {"cells.one.json"}
+    assert [path.name for path in (tmp_path / "out/scores/cells").iterdir()] == ["one.json"]
     good("benchmark", run)
     assert [one["name"] for one in results(tmp_path)] == ["one", "two"]
 
@@ -202,6 +202,8 @@ def test_refusals_leave_nothing(tmp_path: Path, volumes: Path) -> None:
     assert "unknown key 'segmentaton'" in refused('name = "x"\nsegmentaton = "a.h5"')
     assert "'methods' is missing in [benchmark.volumes.cells]" in refused()
     assert "sections must lie within 0:6" in refused(one, volume="sections = [2, 9]")
+    mask = f'mask = "{small}"'
+    assert "must have the shape of the truth, (6, 40, 44); got (6, 40, 9)" in refused(one, volume=mask)
     assert "'nothing'" in refused(method(tmp_path, "x", "nothing"))
     assert "must hold integer labels" in refused(method(tmp_path, "x", "map"))
     assert f"{small} must cover the scored box (0, 0, 0) to (6, 40, 44)" in refused(one, method(tmp_path, "x", "small"))

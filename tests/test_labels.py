@@ -60,6 +60,8 @@ def test_tables_of_blocks_add_up_to_the_table_of_the_volume(pair, cut):
     for part in parts:
         total = total.add(contingency(*part))
     assert_same(total, contingency(proposal, truth, mask))
+    assert_same(Contingency.sum_of(contingency(*part) for part in parts), total)
+    assert_same(Contingency.sum_of([]), Contingency.empty())
 
 
 @quick

@@ -221,9 +221,7 @@ class _Layout:
 
     @classmethod
     def of(cls, tables: Sequence[Contingency]) -> _Layout:
-        whole = Contingency.empty()
-        for table in tables:
-            whole = whole.add(table)
+        whole = Contingency.sum_of(tables)
         width = whole.truth_ids.size
         places = whole.rows * width + whole.columns  # ascending, as the entries of a table are
         entries = []

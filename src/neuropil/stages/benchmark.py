@@ -30,7 +30,7 @@ from neuropil.progress import Progress
 from neuropil.report.benchmark import SCORES, render_benchmark
 from neuropil.stages import StageResult
 from neuropil.stages.benchmark_config import Config, Job, check, jobs_of
-from neuropil.stages.benchmark_scores import Scored, box_in, score_job, scored_box
+from neuropil.stages.benchmark_scores import SCORING, Scored, box_in, mask_of, score_job, scored_box
 from neuropil.stages.common import versions
 from neuropil.volume import open_volume
 from neuropil.volume.uri import parse_uri
@@ -51,12 +51,10 @@ def run(config: Config) -> StageResult:
         raise ConfigError(f"output must be a folder; {config.output} is a file")
     jobs = list(jobs_of(config))
     _look(jobs)
-    folder = config.output / "scores"
-    folder.mkdir(parents=True, exist_ok=True)
     progress = Progress("benchmark", len(jobs))
     rows = []
     for job in jobs:
-        rows.append(_Row(job, _scored(job, config, folder / f"{job.volume.name}.{job.name}.json")))
+        rows.append(_Row(job, _scored(job, config, config.output / "scores" / job.volume.name / f"{job.name}.json")))
         progress.advance(note=f"{job.volume.name}, {job.name}")
     volumes = [_volume(config, [row for row in rows if row.job.volume is volume]) for volume in config.volumes]
     about = {"level": config.level, "config": dump(config), "versions": versions()}
@@ -78,8 +76,8 @@ def _look(jobs: Sequence[Job]) -> None:
     for job in jobs:
         with open_volume(job.volume.truth) as truth, open_volume(job.method.source) as volume:
             box_in(volume, job.method, scored_box(job.volume, truth))
-        if job.volume.mask is not None:
-            open_volume(job.volume.mask).close()
+            with mask_of(job.volume, truth):
+                pass
 
 
 def _scored(job: Job, config: Config, path: Path) -> Scored:
@@ -96,6 +94,7 @@ def _scored(job: Job, config: Config, path: Path) -> Scored:
         seed=config.seed,
         threads=config.threads or cores(),
     )
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"key": key, **_packed(scored)})
     return scored
 
@@ -103,7 +102,7 @@ def _scored(job: Job, config: Config, path: Path) -> Scored:
 def _key(job: Job, config: Config) -> str:
     """Return what changes whenever the scores could."""
     said = {
-        "version": __version__,
+        "version": [__version__, SCORING],
         "volume": dump(job.volume) | {"methods": None, "name": None},
         "method": dump(job.method) | {"thresholds": None, "name": None},
         "threshold": job.threshold,

@@ -6,7 +6,6 @@ any size is read block by block and once only, and the bootstrap costs no furthe
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +32,8 @@ from neuropil.stages.segment import links_of
 from neuropil.volume import Volume, open_volume
 
 Reader = Callable[[Box], NDArray[Any]]
+SCORING = 1
+"""To be raised when scores change or are added, so that those of earlier versions are not taken for the new ones."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +96,16 @@ def score_job(job: Job, *, least_blocks: int, resamples: int, seed: int, threads
         box = scored_box(job.volume, truth)
         voxel_size = job.volume.voxel_size or truth.metadata.voxel_size or (1.0, 1.0, 1.0)
         block_shape = job.volume.block_shape or block_shape_for(box.shape, voxel_size, at_least=least_blocks)
-        with _proposal(job, box, threads) as (read, seconds):
-            tables = [_table(job.volume, truth, read, at) for at in grid(box, block_shape)]
+        with mask_of(job.volume, truth) as mask, _proposal(job, box, threads) as (read, seconds):
+            tables = [
+                _table(truth.read(at), read(at), mask.read(at) if mask else None) for at in grid(box, block_shape)
+            ]
     known = [table for table in tables if np.any(table.truth_ids != 0)]
     if len(known) < 2:
         raise InputError(
             f"volume '{job.volume.name}' must have truth in at least 2 blocks of {tuple(block_shape)}; got {len(known)}"
         )
-    whole = functools.reduce(Contingency.add, known)
+    whole = Contingency.sum_of(known)
     scored = whole.rows[whole.truth_ids[whole.columns] != 0]
     return Scored(
         bootstrap_blocks(known, scores_of_table, np.random.default_rng(seed), resamples),
@@ -130,6 +133,23 @@ def scored_box(config: VolumeConfig, truth: Volume) -> Box:
             raise InputError(f"{name} must lie within 0:{stop[axis]} of {truth.uri}; got {given[0]}:{given[1]}")
         start[axis], stop[axis] = given or (0, stop[axis])
     return Box(tuple(start), tuple(stop))
+
+
+@contextmanager
+def mask_of(config: VolumeConfig, truth: Volume) -> Iterator[Volume | None]:
+    """Open the mask of a volume, if it has one.
+
+    Raises
+    ------
+    InputError : it does not have the shape of the truth
+    """
+    if config.mask is None:
+        yield None
+        return
+    with open_volume(config.mask) as mask:
+        if mask.shape != truth.shape:
+            raise InputError(f"{mask.uri} must have the shape of the truth, {truth.shape}; got {mask.shape}")
+        yield mask
 
 
 def box_in(volume: Volume, method: MethodConfig, box: Box) -> Box:
@@ -183,16 +203,12 @@ def _corner(links: Affinities) -> Affinities:
     return replace(links, values=links.values[few], mask=None if links.mask is None else links.mask[few])
 
 
-def _table(config: VolumeConfig, truth: Volume, read: Reader, at: Box) -> Contingency:
+def _table(truth: NDArray[Any], proposal: NDArray[Any], mask: NDArray[Any] | None) -> Contingency:
     """Count the overlaps of one block."""
-    true = truth.read(at)
-    mask = true != CREMI_UNLABELLED
-    if config.mask is not None:
-        with open_volume(config.mask) as volume:
-            if volume.shape != truth.shape:
-                raise InputError(f"{volume.uri} must have the shape of the truth, {truth.shape}; got {volume.shape}")
-            mask &= volume.read(at) != 0
-    return contingency(read(at), true, None if mask.all() else mask)
+    scored = truth != CREMI_UNLABELLED
+    if mask is not None:
+        scored &= mask != 0
+    return contingency(proposal, truth, None if scored.all() else scored)
 
 
 def _check_labels(volume: Volume) -> None:
