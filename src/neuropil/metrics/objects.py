@@ -153,8 +153,8 @@ def instance_scores(
 
     Notes
     -----
-    AP without confidences, as in the Data Science Bowl 2018, StarDist and Cellpose; the AP of COCO ranks detections by
-    confidence, which a segmentation does not have.
+    AP without confidences, as in the Data Science Bowl 2018 and Cellpose (StarDist calls it accuracy); the AP of COCO
+    ranks detections by confidence, which a segmentation does not have.
 
     Examples
     --------

@@ -67,7 +67,8 @@ def render_benchmark(title: str, volumes: Sequence[Mapping[str, Any]], about: Ma
 
 
 def _volume(volume: Mapping[str, Any], level: float) -> str:
-    known = {"truth": volume["truth"], "box": volume["box"], "true segments": count(volume["truth_segments"])}
+    box = ", ".join(f"{start}:{stop}" for start, stop in zip(*volume["box"]))
+    known = {"truth": volume["truth"], "box": box, "true segments": count(volume["truth_segments"])}
     known["blocks"] = f"{volume['blocks']} of {' × '.join(map(str, volume['block_shape']))} voxels"
     return (
         f"<section><h2>{text(volume['name'])}</h2>{facts(known)}{_scores(volume['methods'], level)}"
