@@ -265,7 +265,7 @@ class _PairCounter:
     """Counts pairs of ids, piece by piece, in memory proportional to the number of different pairs."""
 
     def __init__(self, voxels: int) -> None:
-        self._recent = np.zeros((_PLACES, 4), np.uint64)
+        self._recent = np.zeros((min(_PLACES, 1 << voxels.bit_length()), 4), np.uint64)
         self._limit, self._used = min(_LISTED, voxels), 0
         self._rows, self._spare = self._room()
 

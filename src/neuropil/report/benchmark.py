@@ -1,7 +1,8 @@
 """The page of `neuropil benchmark`: per volume one table of scores with intervals, and where the methods stand.
 
 Split and merge errors are plotted against each other, because one number hides which of the two a method makes: down
-and left is better, and a method whose box touches that of another cannot be told from it on this volume.
+and left is better. Whether two methods differ is what the table of differences says, not whether their crosses touch:
+what one block makes hard for one method it mostly makes hard for the other.
 """
 
 from __future__ import annotations
