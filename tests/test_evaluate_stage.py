@@ -69,6 +69,9 @@ def test_a_foreign_segmentation(tmp_path: Path, data: Path) -> None:
     scores = evaluate(tmp_path, "--segmentation", merged, "--truth", f"{data}:labels", "--no-per-section")
     assert scores["segmentation"]["best"]["merge"] < 1
     assert scores["segmentation"]["best"]["split"] == pytest.approx(1)
+    low, high = scores["segmentation"]["best"]["interval"]  # over blocks of the volume
+    assert low < scores["segmentation"]["best"]["f"] < high
+    assert "per_section" not in scores["segmentation"]
     assert scores["errors"]["merges"][0]["z"] in range(6)
 
 

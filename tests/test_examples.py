@@ -1,6 +1,7 @@
 """The files of examples/: valid, as the paper has it, and run from end to end with a few updates."""
 
 import importlib
+import json
 import tomllib
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from neuropil.networks.checkpoint import Model, load_model, save_model
 from neuropil.networks.network import DenseNetwork
 from neuropil.networks.recipe import Recipe
 from neuropil.stages import STAGES
+from neuropil.stages.benchmark_config import SOURCES
 from neuropil.stages.train_config import check
 from neuropil.synthetic import make_tissue
 
-EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.toml"))
+FILES = sorted((Path(__file__).parent.parent / "examples").glob("*.toml"))
+EXAMPLES = [path for path in FILES if "train" in tomllib.loads(path.read_text())]
 PAPER, OWN = (next(path for path in EXAMPLES if path.stem == name) for name in ("vd2d3d_vnc", "own_stack"))
 
 
@@ -30,7 +33,6 @@ def config_of(path, verb):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_every_table_is_valid_and_train_and_test_sections_are_apart(path):
     verbs = list(tomllib.loads(path.read_text()))
-    assert "train" in verbs
     configs = {verb: config_of(path, verb) for verb in verbs}
     check(configs["train"])
     others = [(stack.image, stack.sections) for stack in configs["train"].validation]
@@ -129,3 +131,26 @@ def test_the_examples_for_affinities_run(name, shape, voxel_size, patch, tmp_pat
     assert main(["predict", str(path), "--quiet", "--sections", sections]) == 0, capsys.readouterr().err
     with h5py.File(f"runs/affinities_{name}/affinities.h5") as file:
         assert file["affinities"].shape == (12, 10 if name == "ac4" else 60, *shape[1:])
+
+
+def test_the_benchmark_s_example_runs(tmp_path, monkeypatch, capsys):
+    """All of its volumes and methods, on synthetic tissue under the names of the real files."""
+    path = PAPER.with_name("benchmark.toml")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NEUROPIL_DATA", str(tmp_path / "data"))
+    tissue = make_tissue((20, 64, 64), rng=np.random.default_rng(0), voxel_size=(10.0,) * 3)
+    arrays = {"raw": tissue.image, "train_p1": (tissue.ids == 0).astype(np.float32)}
+    volumes = tomllib.loads(path.read_text())["benchmark"]["volumes"]
+    for volume in volumes:
+        for uri in [volume["truth"], *(one[key] for one in volume["methods"] for key in SOURCES if key in one)]:
+            name, _, dataset = uri.removeprefix("data://").rpartition(":")
+            (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+            with h5py.File(tmp_path / "data" / name, "a") as file:
+                if dataset not in file:
+                    file[dataset] = arrays.get(dataset, tissue.ids)
+    here = {"sections": "0:20", "rows": "0:64", "columns": "0:64"}
+    sets = [word for key, value in here.items() for word in ("--set", f"benchmark.volumes.ac4.{key}={value}")]
+    assert main(["benchmark", str(path), "--quiet", "--resamples", "5", *sets]) == 0, capsys.readouterr().err
+    found = json.loads(Path("runs/benchmark/results.json").read_text())["volumes"]
+    assert [volume["name"] for volume in found] == [volume["name"] for volume in volumes]
+    assert found[0]["methods"][0]["scores"]["adapted_rand_error"]["value"] == 0

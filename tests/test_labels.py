@@ -60,6 +60,8 @@ def test_tables_of_blocks_add_up_to_the_table_of_the_volume(pair, cut):
     for part in parts:
         total = total.add(contingency(*part))
     assert_same(total, contingency(proposal, truth, mask))
+    assert_same(Contingency.sum_of(contingency(*part) for part in parts), total)
+    assert_same(Contingency.sum_of([]), Contingency.empty())
 
 
 @quick
@@ -82,6 +84,22 @@ def test_many_ids_grow_the_tables_and_cross_chunks(monkeypatch):
     result = relabel(proposal)
     np.testing.assert_array_equal(result.ids[1:], np.unique(proposal))
     np.testing.assert_array_equal(result.ids[result.labels], proposal)
+
+
+@pytest.mark.parametrize("ids", [3, 300, 2**40, 2**64 - 1])
+def test_pairs_that_lose_their_place_and_full_lists_are_added_up(monkeypatch, ids):
+    """Few places, short lists: every path of the counter, for ids of few and of many bytes."""
+    for name, value in {"_CHUNK": 64, "_PLACES": 4, "_LISTED": 100}.items():
+        monkeypatch.setattr(module, name, value)
+    rng = np.random.default_rng(2)
+    proposal, truth = rng.integers(0, ids, (2, 3000), np.uint64, endpoint=True)
+    repeated = np.tile(proposal[:40], 75)  # the same pairs come back after they lost their places
+    for first, second in ((proposal, truth), (repeated, np.tile(truth[:40], 75)), (np.sort(proposal), truth)):
+        table = contingency(first, second)
+        assert as_dict(table) == reference.contingency(first, second, ...)
+        np.testing.assert_array_equal(table.proposal_ids, np.unique(first))
+        np.testing.assert_array_equal(table.truth_ids, np.unique(second))
+        assert np.all(np.diff(table.rows) >= 0)
 
 
 @pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int32, np.uint32, np.int64])

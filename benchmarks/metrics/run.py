@@ -1,9 +1,11 @@
-"""Speed of the scores, beside scikit-image and plain NumPy, in one run on one machine.
+"""Speed of the scores, beside scikit-image, funlib's scorer (in waterz) and plain NumPy, in one run on one machine.
 
     python benchmarks/metrics/run.py [--quick] [--json FILE]
 
 Ours and the peer take turns on the same arrays; seconds are medians, a ratio above 1 means ours is faster. The peer's
 answers are compared with ours before anything is timed. scikit-image is given dense ids, which it needs, for free.
+`table_..._over_reading_both_volumes` is the time of the contingency table over that of one look at each voxel of both
+volumes (NumPy's maximum): 1 would be the speed of memory.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import waterz
 from skimage.metrics import adapted_rand_error as skimage_rand
 from skimage.metrics import variation_of_information as skimage_information
 
@@ -46,23 +49,42 @@ def cells(rng: np.random.Generator, side: int, grain: int, ids: int) -> np.ndarr
     return np.kron(coarse, np.ones((grain,) * 3, np.uint64))
 
 
-def overlap_scores(rng: np.random.Generator, side: int, repeats: int) -> dict[str, float]:
-    """Rand and VI of a volume of side**3 voxels."""
-    proposal, truth = cells(rng, side, 8, 20_000), cells(rng, side, 32, 500)
+# Sides of the proposal's cubes, and how many ids they have: few large segments, many, very many tiny ones, and the
+# worst case, an id drawn for each voxel.
+GRAINS = {"few": (32, 500), "many": (8, 20_000), "tiny": (2, 2_000_000), "noise": (1, 10_000_000)}
 
-    def ours() -> tuple[float, float]:
+
+def overlap_scores(rng: np.random.Generator, side: int, name: str, repeats: int) -> dict[str, float]:
+    """Table, Rand and VI of a volume of side**3 voxels, against scikit-image and funlib's scorer in waterz."""
+    grain, ids = GRAINS[name]
+    proposal, truth = cells(rng, side, grain, ids), cells(rng, side, 32, 500)
+    signed = truth.astype(np.int64), proposal.astype(np.int64)
+
+    def ours() -> tuple[float, float, float]:
         table = contingency(proposal, truth)
-        return adapted_rand_error(table, variant="skimage").error, variation_of_information(table).total
+        rand = adapted_rand_error(table, variant="skimage").error
+        return rand, adapted_rand_error(table, variant="funlib").merge, variation_of_information(table).total
 
     def peer() -> tuple[float, float]:
-        error, _, _ = skimage_rand(truth, proposal, ignore_labels=(0,))
-        return float(error), float(sum(skimage_information(truth, proposal, ignore_labels=(0,))))
+        error, _, _ = skimage_rand(*signed, ignore_labels=(0,))
+        return float(error), float(sum(skimage_information(*signed, ignore_labels=(0,))))
 
-    truth, proposal = truth.astype(np.int64), proposal.astype(np.int64)
-    np.testing.assert_allclose(ours(), peer(), atol=1e-9)
-    mine, theirs = alternate(repeats, ours, peer)
-    name = f"rand_and_information_{side}_cubed"
-    return {f"{name}_voxels_per_s": side**3 / mine, f"{name}_s": mine, f"{name}_speedup_over_skimage": theirs / mine}
+    def funlib() -> tuple[float, float]:
+        found = waterz.evaluate(proposal, truth)
+        return found["rand_merge"], found["voi_split"] + found["voi_merge"]
+
+    skimage_error, funlib_merge, information = ours()
+    np.testing.assert_allclose((skimage_error, information), peer(), atol=1e-9)
+    works = [ours, peer, lambda: contingency(proposal, truth), lambda: (proposal.max(), truth.max())]
+    if name in ("few", "many"):  # its maps take minutes for more ids
+        np.testing.assert_allclose((funlib_merge, information), funlib(), atol=1e-9)
+        works.append(funlib)
+    mine, theirs, table, read, *third = alternate(repeats, *works)
+    stem = f"{name}_{side}_cubed"
+    figures = {f"rand_and_information_{stem}_s": mine, f"rand_and_information_{stem}_voxels_per_s": side**3 / mine}
+    figures |= {f"rand_and_information_{stem}_speedup_over_skimage": theirs / mine}
+    figures |= {f"rand_and_information_{stem}_speedup_over_funlib": one / mine for one in third}
+    return figures | {f"table_{stem}_s": table, f"table_{stem}_over_reading_both_volumes": table / read}
 
 
 def merge_curve(rng: np.random.Generator, repeats: int) -> dict[str, float]:
@@ -129,7 +151,9 @@ def main() -> None:
     rng = np.random.default_rng(0)
     figures: dict[str, float] = {}
     for side in (128, 256) if options.quick else (128, 256, 512):
-        figures |= overlap_scores(rng, side, repeats=3)
+        for name in GRAINS:
+            if (side, name) != (512, "noise"):  # would take 20 GB
+                figures |= overlap_scores(rng, side, name, repeats=3)
     figures |= merge_curve(rng, repeats=3)
     figures |= pixel_errors(rng, repeats=3)
     for name, value in figures.items():

@@ -13,8 +13,11 @@ from neuropil.errors import (
 )
 from neuropil.geometry import Box, grid
 from neuropil.labels import apply_lookup, contingency, relabel
+from neuropil.metrics.clefts import cleft_scores
 from neuropil.metrics.curves import components_curve, merge_tree_curve
 from neuropil.metrics.information import variation_of_information
+from neuropil.metrics.objects import detection_scores, instance_scores
+from neuropil.metrics.partners import partner_scores
 from neuropil.metrics.pixel_error import best_pixel_error, pixel_error
 from neuropil.metrics.rand import adapted_rand_error, rand_scores
 from neuropil.networks.architecture import N4, VD2D, VD2D3D, Architecture
@@ -71,18 +74,22 @@ __all__ = [
     "architecture_for",
     "best_pixel_error",
     "boundary_from_labels",
+    "cleft_scores",
     "components_curve",
     "components_of_map",
     "connected_components",
     "contingency",
     "create_volume",
     "cut",
+    "detection_scores",
     "grid",
+    "instance_scores",
     "load_model",
     "make_tissue",
     "merge_tree",
     "merge_tree_curve",
     "open_volume",
+    "partner_scores",
     "pixel_error",
     "predict",
     "predict_affinities",

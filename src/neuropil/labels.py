@@ -1,14 +1,14 @@
 """Labels as sets of voxels: dense ids, lookups, and the contingency table of two segmentations.
 
 Ids are any uint64, 0 is background, so nothing here is indexed by an id before the ids are made dense. Both passes go
-over runs of equal voxels with a hash table, not a sort: one reading of the volume, memory in proportion to the number
-of ids or of overlapping pairs. A contingency table holds everything that Rand, information and overlap scores need
-(Rand 1971; Meila 2007), it adds up over blocks, and merging proposal segments acts on the table, not on the voxels.
+over runs of equal voxels: one reading of the volume, memory in proportion to the number of ids or of overlapping pairs.
+A contingency table holds everything that Rand, information and overlap scores need (Rand 1971; Meila 2007), it adds up
+over blocks, and merging proposal segments acts on the table, not on the voxels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ from neuropil._kernels import labels as _kernel
 from neuropil.errors import InputError
 
 _CHUNK = 1 << 15  # voxels cast at once; 256 KiB of uint64 stay in cache
+_PLACES = 1 << 13  # for pairs of ids that are being counted; 256 KiB stay in cache, too
+_LISTED = 1 << 22  # pairs listed before they are added up for the first time; 96 MiB
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,12 @@ class Contingency:
         ids, positions = np.empty(0, np.uint64), np.empty(0, np.int64)
         return cls(ids, ids, positions, positions, positions)
 
+    @classmethod
+    def sum_of(cls, tables: Iterable[Contingency]) -> Contingency:
+        """Return the table of the voxels of all tables, as repeated `add` would, in one step."""
+        rows = np.concatenate([np.empty((0, 3), np.uint64), *(_rows_of(one) for one in tables)])
+        return _table(rows, np.empty_like(rows))
+
     @property
     def total(self) -> int:
         """Number of voxels counted."""
@@ -90,11 +98,7 @@ class Contingency:
         >>> both.counts.tolist(), both.total
         ([2, 1, 1], 4)
         """
-        return _table(
-            np.concatenate([self.proposal_ids[self.rows], other.proposal_ids[other.rows]]),
-            np.concatenate([self.truth_ids[self.columns], other.truth_ids[other.columns]]),
-            np.concatenate([self.counts, other.counts]),
-        )
+        return Contingency.sum_of((self, other))
 
     def merge_proposal(self, lookup: ArrayLike, *, ids: ArrayLike | None = None) -> Contingency:
         """Return the table after `lookup` is applied to the proposal, without another look at the voxels.
@@ -106,8 +110,9 @@ class Contingency:
         >>> table.merge_proposal([0, 1, 1, 2]).counts.tolist()
         [2, 1]
         """
-        segments = apply_lookup(self.proposal_ids, lookup, ids=ids)
-        return _table(segments[self.rows], self.truth_ids[self.columns], self.counts)
+        rows = _rows_of(self)
+        rows[:, 0] = apply_lookup(self.proposal_ids, lookup, ids=ids)[self.rows]
+        return _table(rows, np.empty_like(rows))
 
 
 def relabel(labels: ArrayLike) -> Relabelled:
@@ -246,30 +251,86 @@ def contingency(proposal: ArrayLike, truth: ArrayLike, mask: ArrayLike | None = 
     keep = None if mask is None else np.asarray(mask)
     if keep is not None and (keep.dtype != np.bool_ or keep.shape != a.shape):
         raise InputError(f"mask must be boolean of shape {a.shape}; got {keep.dtype} of shape {keep.shape}")
-    table, used = np.zeros(4 * 256, np.uint64), 0
     flat_mask = None if keep is None else np.ascontiguousarray(keep).reshape(-1)
+    counter = _PairCounter(a.size)
     for (start, left), (_, right) in zip(_chunks(a), _chunks(b)):
         if flat_mask is not None:
             inside = flat_mask[start : start + left.size]
             left, right = _frozen(left[inside]), _frozen(right[inside])
-        table, used = _kernel.count_pairs(left, right, table, used)
-    entries = table.reshape(-1, 4)
-    entries = entries[entries[:, 2] > 0]
-    return _table(entries[:, 0], entries[:, 1], entries[:, 2].astype(np.int64))
+        counter.count(left, right)
+    return counter.table()
 
 
-def _table(a: NDArray[np.uint64], b: NDArray[np.uint64], counts: NDArray[np.int64]) -> Contingency:
-    """Return the sorted table of pairs of ids, adding up pairs that are listed more than once."""
-    proposal_ids, rows = np.unique(a, return_inverse=True)
-    truth_ids, columns = np.unique(b, return_inverse=True)
-    order = np.argsort(rows * max(truth_ids.size, 1) + columns)  # below 2**63: both are at most the number of pairs
-    rows, columns, counts = rows[order], columns[order], counts[order]
-    if counts.size:
-        new = np.ones(counts.size, bool)
-        new[1:] = (rows[1:] != rows[:-1]) | (columns[1:] != columns[:-1])
-        first = np.flatnonzero(new)
-        rows, columns, counts = rows[first], columns[first], np.add.reduceat(counts, first)
-    return Contingency(proposal_ids, truth_ids, rows.astype(np.int64), columns.astype(np.int64), counts)
+class _PairCounter:
+    """Counts pairs of ids, piece by piece, in memory proportional to the number of different pairs."""
+
+    def __init__(self, voxels: int) -> None:
+        self._recent = np.zeros((min(_PLACES, 1 << voxels.bit_length()), 4), np.uint64)
+        self._limit, self._used = min(_LISTED, voxels), 0
+        self._rows, self._spare = self._room()
+
+    def count(self, a: NDArray[np.uint64], b: NDArray[np.uint64]) -> None:
+        """Count the pairs (a[i], b[i]) of a piece of at most _CHUNK voxels."""
+        self._used += _kernel.count_pairs(a, b, self._recent, self._rows[self._used :])
+        if self._used > self._limit:
+            self._add_up()
+
+    def table(self) -> Contingency:
+        """Return the table of all pairs; nothing can be counted after it."""
+        recent = self._recent[self._recent[:, 2] > 0, :3]
+        end = self._used + recent.shape[0]
+        self._rows[self._used : end] = recent
+        return _table(self._rows[:end], self._spare[:end])
+
+    def _add_up(self) -> None:
+        """Join equal rows; where that frees less than half of the room, make more, so that none is sorted too often."""
+        rows, spare = self._rows, self._spare
+        for column in (1, 0):
+            rows, spare = _sort(rows, spare, self._used, column)
+        self._used = _kernel.add_up(rows[: self._used])
+        if 2 * self._used > self._limit:
+            self._limit *= 4
+            self._rows, self._spare = self._room()
+            self._rows[: self._used] = rows[: self._used]
+        else:
+            self._rows, self._spare = rows, spare
+
+    def _room(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Return room for rows (proposal id, truth id, voxels) up to the limit, a piece and all recent pairs, twice."""
+        shape = (self._limit + _CHUNK + _PLACES, 3)
+        return np.empty(shape, np.uint64), np.empty(shape, np.uint64)
+
+
+def _table(rows: NDArray[np.uint64], spare: NDArray[np.uint64]) -> Contingency:
+    """Return the table of rows (proposal id, truth id, voxels), which may name a pair twice; both are overwritten."""
+    n = rows.shape[0]
+    if n == 0:
+        return Contingency.empty()
+    ids = []
+    for column in (1, 0):
+        rows, spare = _sort(rows, spare, n, column)
+        found = np.empty(n, np.uint64)
+        ids.append(found[: _kernel.rank(rows, column, found)].copy())
+    rows = rows[: _kernel.add_up(rows)]
+    return Contingency(ids[1], ids[0], *(np.ascontiguousarray(one, np.int64) for one in rows.T))
+
+
+def _sort(
+    rows: NDArray[np.uint64], spare: NDArray[np.uint64], n: int, column: int
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return (sorted, spare): the first n rows in the order of a column, equal ones as they were."""
+    differ = int(_kernel.differing_bits(rows[:n], column))
+    for shift in range(0, 64, 8):
+        if differ >> shift & 255:
+            _kernel.sort_by_byte(rows[:n], column, np.uint64(shift), spare[:n])
+            rows, spare = spare, rows
+    return rows, spare
+
+
+def _rows_of(table: Contingency) -> NDArray[np.uint64]:
+    """Return the entries of a table as rows (proposal id, truth id, voxels)."""
+    ids = table.proposal_ids[table.rows], table.truth_ids[table.columns]
+    return np.column_stack([*ids, table.counts.astype(np.uint64)])
 
 
 def _marginal(positions: NDArray[np.int64], counts: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -1,9 +1,11 @@
-"""Hash tables of ids and of pairs of ids, open addressing with linear probing, filled in one pass over runs.
+"""Ids in a hash table, and pairs of ids counted in a cache and sorted: one pass over runs of equal voxels.
 
-Key insight: labels come in runs, so a voxel usually costs one comparison with its predecessor and only the start of a
-run costs a probe. A table is a power of two long, at most half full, and an empty place is marked by its value, so
-every uint64 is a legal id. Tables grow inside the loop; callers get the (perhaps new) arrays back. A table of pairs is
-one array of (a, b, value > 0, unused) per place, so that a probe touches one line of cache.
+Labels come in runs, so a voxel usually costs one comparison with its predecessor and only the start of a run costs a
+probe. The table of ids (open addressing, linear probing) is a power of two long, at most half full, and an empty place
+is marked by its value, so every uint64 is a legal id. It grows inside the loop; callers get the (perhaps new) arrays.
+Pairs can be far more numerous, and a table that does not fit in cache waits for memory at every probe. So pairs are
+counted in few places that always fit; a pair that finds its place taken pushes the other out, to a list. Only the list
+is sorted, byte by byte (radix sort, least significant first), which reads and writes memory in streams.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from numba import njit
 _K1 = np.uint64(0x9E3779B97F4A7C15)
 _K2 = np.uint64(0xD6E8FEB86659FD93)
 _S32 = np.uint64(32)
+_BYTE = np.uint64(255)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -102,31 +105,13 @@ def take(labels, out, lookup):
 
 
 @njit(cache=True, nogil=True)
-def find_pair(table, a, b):
-    """Return the offset in a table of pairs where (a, b) is, or the empty place (its third number is 0) for it."""
-    mask = np.int64(table.size // 4 - 1)
-    h = a * _K1
-    h = ((h ^ (h >> _S32)) + b) * _K2
-    p = np.int64(h ^ (h >> _S32)) & mask
-    while table[4 * p + 2] != 0 and (table[4 * p] != a or table[4 * p + 1] != b):
-        p = (p + 1) & mask
-    return 4 * p
+def count_pairs(a, b, recent, out):
+    """Count runs of equal pairs (a[i], b[i]) in the places of `recent`; write what loses its place to `out`.
 
-
-@njit(cache=True, nogil=True)
-def grow_pairs(table):
-    """Return the same table of pairs in four times the room."""
-    wider = np.zeros(table.size * 4, np.uint64)
-    for i in range(0, table.size, 4):
-        if table[i + 2] != 0:
-            p = find_pair(wider, table[i], table[i + 1])
-            wider[p : p + 3] = table[i : i + 3]
-    return wider
-
-
-@njit(cache=True, nogil=True)
-def count_pairs(a, b, table, used):
-    """Add one to the count of (a[i], b[i]) for every i; return the table and the number of pairs in it."""
+    A place is (a, b, count, unused), empty where the count is 0. Returns the number of rows (a, b, count) written.
+    """
+    mask = np.uint64(recent.shape[0] - 1)
+    written = 0
     i = 0
     n = a.size
     while i < n:
@@ -136,13 +121,73 @@ def count_pairs(a, b, table, used):
         i += 1
         while i < n and a[i] == first and b[i] == second:
             i += 1
-        p = find_pair(table, first, second)
-        new = table[p + 2] == 0
-        table[p] = first
-        table[p + 1] = second
-        table[p + 2] += np.uint64(i - start)
-        if new:
+        h = ((first * _K1) ^ second) * _K2
+        p = np.int64((h >> _S32) & mask)
+        if recent[p, 0] != first or recent[p, 1] != second or recent[p, 2] == 0:
+            if recent[p, 2] > 0:
+                out[written, 0] = recent[p, 0]
+                out[written, 1] = recent[p, 1]
+                out[written, 2] = recent[p, 2]
+                written += 1
+            recent[p, 0] = first
+            recent[p, 1] = second
+            recent[p, 2] = 0
+        recent[p, 2] += np.uint64(i - start)
+    return written
+
+
+@njit(cache=True, nogil=True)
+def differing_bits(rows, column):
+    """Return the bits in which the values of a column are not all the same."""
+    first = rows[0, column]
+    differ = np.uint64(0)
+    for i in range(rows.shape[0]):
+        differ |= rows[i, column] ^ first
+    return differ
+
+
+@njit(cache=True, nogil=True)
+def sort_by_byte(rows, column, shift, out):
+    """Write rows (a, b, count) to `out` in the order of one byte of a column; rows that share it keep their order."""
+    starts = np.zeros(257, np.int64)
+    for i in range(rows.shape[0]):
+        starts[np.int64((rows[i, column] >> shift) & _BYTE) + 1] += 1
+    for k in range(256):
+        starts[k + 1] += starts[k]
+    for i in range(rows.shape[0]):
+        byte = np.int64((rows[i, column] >> shift) & _BYTE)
+        p = starts[byte]
+        starts[byte] = p + 1
+        out[p, 0] = rows[i, 0]
+        out[p, 1] = rows[i, 1]
+        out[p, 2] = rows[i, 2]
+
+
+@njit(cache=True, nogil=True)
+def rank(rows, column, ids):
+    """Replace the sorted values of a column by their ranks and list them in `ids`; return how many there are."""
+    used = 0
+    previous = np.uint64(0)
+    for i in range(rows.shape[0]):
+        value = rows[i, column]
+        if used == 0 or value != previous:
+            ids[used] = value
             used += 1
-            if 8 * used > table.size:
-                table = grow_pairs(table)
-    return table, used
+            previous = value
+        rows[i, column] = np.uint64(used - 1)
+    return used
+
+
+@njit(cache=True, nogil=True)
+def add_up(rows):
+    """Move sorted rows (a, b, count) together, equal pairs into one; return how many are left."""
+    used = 0
+    for i in range(rows.shape[0]):
+        if used > 0 and rows[used - 1, 0] == rows[i, 0] and rows[used - 1, 1] == rows[i, 1]:
+            rows[used - 1, 2] += rows[i, 2]
+        else:
+            rows[used, 0] = rows[i, 0]
+            rows[used, 1] = rows[i, 1]
+            rows[used, 2] = rows[i, 2]
+            used += 1
+    return used

@@ -49,7 +49,7 @@ class DecoderScores:
     f_at_fixed, fixed_threshold : float
         F at a threshold that was chosen on other data, and that threshold.
     interval : (low, high)
-        95 % interval of F, bootstrapped over sections.
+        95 % interval of F, bootstrapped over sections, or over blocks of a 3-D segmentation.
     f_per_section : tuple of float
         F of each section alone, for the spread.
     """

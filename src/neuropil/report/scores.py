@@ -96,7 +96,8 @@ def _bars(models: Sequence[ModelScores]) -> str:
     title = "Best Rand F"
     if any(bar is not None and bar.whisker for _, row in bars for bar in row):
         known = any(scores.interval for one in models for scores in one.decoders.values())
-        title += f" (whiskers: {'95 % interval over sections' if known else 'lowest and highest single section'})"
+        what = "95 % interval over sections, or blocks in 3-D" if known else "lowest and highest single section"
+        title += f" (whiskers: {what})"
     return bar_chart(title, [one.model for one in models], bars)
 
 

@@ -19,6 +19,7 @@ STAGES = {
     "run": "segment affinities of any size in blocks, on all cores or a cluster",
     "tune": "find the parameters of segment on a crop with truth",
     "evaluate": "score boundary maps and segmentations against truth",
+    "benchmark": "score methods on several volumes in one table, with intervals",
     "report": "make one HTML page of a run: scores, curves, pictures",
     "demo": "the whole job on a small real (or synthetic) stack",
 }

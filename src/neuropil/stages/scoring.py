@@ -12,7 +12,8 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from neuropil.labels import contingency
+from neuropil.labels import Contingency, contingency
+from neuropil.metrics.blocks import block_shape_for, block_tables, bootstrap_blocks
 from neuropil.metrics.curves import Curve, best, merge_tree_curve
 from neuropil.metrics.information import variation_of_information
 from neuropil.metrics.pixel_error import line_search
@@ -102,9 +103,13 @@ def search_watershed(task: Task, start: Watershed) -> Watershed:
 
 
 def scores_of(task: Task, labels: NDArray[Any]) -> dict[str, Any]:
-    """Rand (all variants), VI, per section and with an interval, of one segmentation."""
-    tables = section_tables(labels, task.truth, task.mask)
-    table = pool(tables) if task.per_section else contingency(labels, task.truth, task.mask)
+    """Rand (all variants) and VI of one segmentation, with an interval over sections, or over blocks in 3-D."""
+    if task.per_section:
+        tables = section_tables(labels, task.truth, task.mask)
+        table = pool(tables)
+    else:
+        tables = block_tables(labels, task.truth, block_shape_for(task.truth.shape), task.mask)
+        table = Contingency.sum_of(tables)
     rand, information = rand_scores(table), variation_of_information(table)
     variants = {name: adapted_rand_error(table, variant=name).error for name in get_args(Variant)}
     best_of = {"f": rand.f, "merge": rand.merge, "split": rand.split, "are": variants}
@@ -113,8 +118,12 @@ def scores_of(task: Task, labels: NDArray[Any]) -> dict[str, Any]:
     with_truth = [t for t in tables if (t.truth_ids > 0).any()]
     if task.per_section:
         scores["per_section"] = [asdict(rand_scores(t)) for t in with_truth]
-    if task.per_section and len(with_truth) > 1:
-        interval = bootstrap_interval(with_truth, lambda t: rand_scores(t).f, np.random.default_rng(0), 200)
+    if len(with_truth) > 1:
+        rng, n = np.random.default_rng(0), 200
+        if task.per_section:
+            interval = bootstrap_interval(with_truth, lambda t: rand_scores(t).f, rng, n)
+        else:
+            interval = bootstrap_blocks(with_truth, lambda t: {"f": rand_scores(t).f}, rng, n).intervals()["f"]
         best_of["interval"] = [interval.low, interval.high]
     return scores
 
