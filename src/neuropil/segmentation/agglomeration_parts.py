@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuropil.errors import InputError
 from neuropil.segmentation.agglomeration import check_contacts, merge_rows, scores_of
+from neuropil.segmentation.pairs import group_pairs
 
 _NO_HISTOGRAMS = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.int64), -1.0)
 
@@ -106,11 +107,8 @@ def unite(parts: Sequence[PartEdges]) -> PartEdges:
     """
     fields = [np.concatenate([getattr(part, name) for part in parts]) for name in PartEdges.__dataclass_fields__]
     u, v, _, _, first_u, first_v = fields
-    order = np.lexsort((first_v, first_u, v, u))
+    order, starts = group_pairs(u, v, first_u, first_v)
     u, v, total, count, first_u, first_v = (field[order] for field in fields)
-    new = np.ones(u.size, np.bool_)
-    new[1:] = (u[1:] != u[:-1]) | (v[1:] != v[:-1])
-    starts = np.flatnonzero(new)
     last = np.append(starts[1:], u.size) - 1 if u.size else starts
     total, count = (np.add.reduceat(x, starts) if u.size else x for x in (total, count))
     return PartEdges(u[starts], v[starts], total, count, first_u[last], first_v[last])

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from neuropil._kernels import region_graph as _kernel
 from neuropil.errors import InputError
 from neuropil.labels import apply_lookup, relabel
+from neuropil.segmentation.pairs import group_pairs
 from neuropil.segmentation.threads import run_threads, split
 from neuropil.segmentation.watershed import check_affinities
 
@@ -79,14 +80,13 @@ class Contacts:
         u, v = (apply_lookup(end, lookup, ids=ids) for end in (self.u, self.v))
         u, v = np.minimum(u, v), np.maximum(u, v)
         kept = np.flatnonzero((u != 0) & (u != v))
-        kept = kept[np.lexsort((v[kept], u[kept]))]
+        order, first = group_pairs(u[kept], v[kept])
+        kept = kept[order]
         u, v = u[kept], v[kept]
-        new = np.ones(u.size, bool)
-        new[1:] = (u[1:] != u[:-1]) | (v[1:] != v[:-1])
-        first = np.flatnonzero(new)
         starts, bins, counts = self.starts, self.bins, self.bin_counts
         if self.has_histograms:
-            starts, bins, counts = self._contract_histograms(kept, np.cumsum(new) - 1, first.size)
+            pairs = np.repeat(np.arange(first.size), np.diff(first, append=kept.size))
+            starts, bins, counts = self._contract_histograms(kept, pairs, first.size)
         return Contacts(
             u[first],
             v[first],

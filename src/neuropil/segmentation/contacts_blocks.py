@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuropil.errors import InputError
 from neuropil.segmentation.contacts import region_contacts
+from neuropil.segmentation.pairs import group_pairs
 from neuropil.segmentation.watershed import check_affinities
 
 STEPS = 1 << 24
@@ -49,11 +50,8 @@ class BlockContacts:
         u, v, total, count, largest = (
             np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__
         )
-        order = np.lexsort((v, u))
+        order, starts = group_pairs(u, v)
         u, v, total, count, largest = (field[order] for field in (u, v, total, count, largest))
-        new = np.ones(u.size, np.bool_)
-        new[1:] = (u[1:] != u[:-1]) | (v[1:] != v[:-1])
-        starts = np.flatnonzero(new)
         if starts.size:
             total, count = np.add.reduceat(total, starts), np.add.reduceat(count, starts)
             largest = np.maximum.reduceat(largest, starts)

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from neuropil._kernels import linkage as _kernel
 from neuropil.errors import InputError
 from neuropil.segmentation.linkage import SizeRule
+from neuropil.segmentation.pairs import group_pairs
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,12 @@ class PartLinks:
         u, v, affinity, first_u, first_v, ids, sizes = (
             np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__
         )
-        order = np.lexsort((-affinity, first_v, first_u))
-        u, v, affinity, first_u, first_v = (x[order] for x in (u, v, affinity, first_u, first_v))
-        new = np.ones(u.size, np.bool_)
-        new[1:] = (first_u[1:] != first_u[:-1]) | (first_v[1:] != first_v[:-1])
+        order, starts = group_pairs(first_u, first_v, -affinity)
+        kept = order[starts]
         known, places = np.unique(ids, return_inverse=True)
         summed = np.zeros(known.size, np.int64)
         np.add.at(summed, places, sizes)
-        return cls(u[new], v[new], affinity[new], first_u[new], first_v[new], known, summed)
+        return cls(u[kept], v[kept], affinity[kept], first_u[kept], first_v[kept], known, summed)
 
 
 def link_part(
