@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,6 +63,13 @@ def test_blocks_give_the_segmentation_of_the_whole(
             "labels",
         )
     assert not (tmp_path / "ids.zarr.unfinished").exists()
+    steps = json.loads((tmp_path / "ids.zarr.json").read_text())["steps"]
+    assert steps["links"]["blocks"] == steps["segmentation"]["blocks"] == count_blocks(block)
+    assert steps["edges"]["peak_mb"] > 10
+
+
+def count_blocks(block: str) -> int:
+    return int(np.prod([-(-n // int(b)) for n, b in zip(SHAPE, block.split(","))]))
 
 
 class Stopping(SerialPool):
@@ -69,7 +77,7 @@ class Stopping(SerialPool):
 
     left = 0
 
-    def next(self) -> tuple[Box, float, str, BaseException | None]:
+    def next(self) -> tuple[Box, dict[str, Any], BaseException | None]:
         if Stopping.left == 0:
             raise KeyboardInterrupt
         Stopping.left -= 1

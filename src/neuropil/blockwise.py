@@ -27,6 +27,7 @@ from typing import Any, Protocol, TypeVar
 from neuropil.errors import BlocksFailed, NeuropilError, RunMismatch
 from neuropil.files import write_json
 from neuropil.geometry import Box
+from neuropil.machine import peak_resident
 from neuropil.progress import Progress
 
 log = logging.getLogger("neuropil")
@@ -69,6 +70,17 @@ class Ledger:
             file.flush()
             os.fsync(file.fileno())
         self.done.add((name, box))
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Return, for each step, the number of blocks done, their seconds in all, and the peak memory of a process."""
+        found: dict[str, dict[str, float]] = {}
+        for line in self._path.read_text().splitlines() if self._path.exists() else ():
+            entry = json.loads(line)
+            step = found.setdefault(entry["step"], {"blocks": 0, "seconds": 0.0, "peak_mb": 0})
+            step["blocks"] += 1
+            step["seconds"] = round(step["seconds"] + entry["seconds"], 3)
+            step["peak_mb"] = max(step["peak_mb"], entry.get("peak_mb", 0))
+        return found
 
     def fail(self, name: str, box: Box, error: BaseException) -> None:
         """Write down why a block failed, for people."""
@@ -173,8 +185,8 @@ class Pool(Protocol):
     def submit(self, work: Callable[[Box], None], box: Box) -> None:
         """Have `work(box)` done some time."""
 
-    def next(self) -> tuple[Box, float, str, BaseException | None]:
-        """Wait for one of the submitted blocks; return it, its seconds, the host, and the error if there was one."""
+    def next(self) -> tuple[Box, dict[str, Any], BaseException | None]:
+        """Wait for one of the submitted blocks; return it, facts of how it went, and the error if there was one."""
 
 
 class SerialPool:
@@ -189,13 +201,13 @@ class SerialPool:
         """Keep the block until it is asked for."""
         self._waiting.append((work, box))
 
-    def next(self) -> tuple[Box, float, str, BaseException | None]:
+    def next(self) -> tuple[Box, dict[str, Any], BaseException | None]:
         """Compute the next block."""
         work, box = self._waiting.popleft()
         try:
-            return box, _timed(work, box)[0], socket.gethostname(), None
+            return box, _timed(work, box), None
         except Exception as error:
-            return box, 0.0, socket.gethostname(), error
+            return box, {}, error
 
 
 class DaskPool:
@@ -219,12 +231,11 @@ class DaskPool:
         self._boxes[future.key] = box
         self._done.add(future)
 
-    def next(self) -> tuple[Box, float, str, BaseException | None]:
+    def next(self) -> tuple[Box, dict[str, Any], BaseException | None]:
         """Wait for any block."""
         future = next(self._done)
         box, error = self._boxes.pop(future.key), future.exception()
-        seconds, host = (0.0, "") if error is not None else future.result()
-        return box, seconds, host, error
+        return box, {} if error is not None else future.result(), error
 
 
 @contextmanager
@@ -277,11 +288,11 @@ def run_tasks(
         while waiting and flying < 2 * pool.size:
             pool.submit(work, waiting.popleft())
             flying += 1
-        box, seconds, host, error = pool.next()
+        box, facts, error = pool.next()
         flying -= 1
         tried[box] = tried.get(box, 0) + 1
         if error is None:
-            ledger.record(name, box, seconds, host=host, tries=tried[box])
+            ledger.record(name, box, **facts, tries=tried[box])
             progress.advance()
         elif tried[box] < tries and not isinstance(error, NeuropilError):
             log.warning("%s, block %s: %r; it is tried again", name, box.start, error)
@@ -298,7 +309,12 @@ def run_tasks(
         ) from error
 
 
-def _timed(work: Callable[[Box], None], box: Box) -> tuple[float, str]:
+def _timed(work: Callable[[Box], None], box: Box) -> dict[str, Any]:
+    """Compute a block; return its seconds, the host, and the most memory that its process has had so far."""
     start = time.monotonic()
     work(box)
-    return time.monotonic() - start, socket.gethostname()
+    return {
+        "seconds": time.monotonic() - start,
+        "host": socket.gethostname(),
+        "peak_mb": round(peak_resident() / 1e6),
+    }

@@ -62,6 +62,15 @@ def resident() -> int:
         return 0
 
 
+def peak_resident() -> int:
+    """Bytes of memory that this process has held at most; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration, ValueError):
+        return 0
+
+
 def available_memory() -> int:
     """Bytes that this process may take beside what it holds: what is free, or less where a container sets a limit."""
     try:

@@ -92,12 +92,20 @@ def run(config: Config) -> StageResult:
         config.low, config.high, config.size, config.size_threshold, 0.0,
     )  # fmt: skip
     with _pool(config) as pool:
+        ready = time.monotonic()
         segments = _steps(job, config, ledger, pool, place)
+        in_blocks = time.monotonic() - ready
     with open_volume(job.output) as made:
         copy_volume(made, config.output, metadata=Metadata(kind="labels", **place), overwrite=config.overwrite)
     seconds = time.monotonic() - start
     shutil.copy(work / "tree.npz", sidecar(config.output, "tree.npz"))
-    record = {"config": dump(config), "versions": versions(), "seconds": round(seconds, 2)}
+    record = {
+        "config": dump(config),
+        "versions": versions(),
+        "seconds": round(seconds, 2),
+        "seconds_in_blocks": round(in_blocks, 2),
+        "steps": ledger.summary(),
+    }
     write_json(sidecar(config.output, "json"), record)
     ledger.remove()
     rate = z * y * x / seconds / 1e6

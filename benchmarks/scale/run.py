@@ -1,0 +1,182 @@
+"""What blocks cost, and what they survive: `neuropil run` beside `neuropil segment`, on one worker and on two.
+
+    python benchmarks/scale/run.py [--quick] [--json FILE]
+
+Affinities of synthetic tissue, bytes on disk, mirrored to the wanted size. Whole and blocks are timed by the clock, in
+turn, as a user waits for them, but without the start of the interpreter and of the cluster's processes, which a volume
+worth the name does not notice (`start_s` says how long that takes). `chunked_overhead` is the time in blocks, one after
+the other in this process, over that of the whole, less 1; `scaling_2_workers` compares one worker with two.
+`memory_slope_mb_per_gvox` is fitted to the peak of a worker over volumes of growing size in blocks of one size.
+`kills_survived` counts kill -9 of a worker or of the whole run, at random moments, after which the same command went on
+and the output was equal to the byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "segmentation"))
+from volumes import NEAREST, tissue
+
+from neuropil.stages import run, segment
+from neuropil.volume import create_volume, exists, open_volume
+
+HOW = {"low": 0.1, "high": 0.99, "size": 64, "dust": 64, "merge_threshold": 0.5}
+WORDS = [word for key, value in HOW.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+
+
+def stored(folder: Path, shape: tuple[int, int, int]) -> str:
+    """Write affinities of a size; return their URI."""
+    uri = f"{folder}/affinities_{'x'.join(map(str, shape))}.zarr"
+    if exists(uri):
+        return uri
+    tile = np.round(255 * tissue(128, NEAREST, np.random.default_rng(0))).astype(np.uint8)
+    facts = {"kind": "affinities", "offsets": NEAREST, "scale": 1 / 255, "chunk_shape": (32, 64, 64)}
+    with create_volume(uri, shape=(3, *shape), dtype="uint8", **facts) as volume:
+        wide = [(0, 0)] + [(0, max(0, n - 128)) for n in shape]
+        volume.write(None, np.pad(tile, wide, mode="symmetric")[:, : shape[0], : shape[1], : shape[2]])
+    return uri
+
+
+def clock(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def in_blocks(uri: str, out: Path, block: tuple[int, int, int], **options: object) -> dict:
+    """Segment in blocks; return what the run says of itself."""
+    config = run.Config(input=uri, output=str(out), block=block, overwrite=True, fresh=True, **HOW, **options)
+    return run.run(config).data
+
+
+def whole(uri: str, out: Path) -> None:
+    segment.run(segment.Config(input=uri, output=str(out), method="mean", threads=1, overwrite=True, **HOW))
+
+
+def measure_overhead(figures: dict, folder: Path, shape: tuple, block: tuple, repeats: int) -> None:
+    uri = stored(folder, shape)
+    took: list[tuple[float, float]] = []
+    for k in range(repeats + 1):
+        once = clock(lambda: whole(uri, folder / "whole.zarr"))
+        parts = clock(lambda: in_blocks(uri, folder / "blocks.zarr", block, executor="serial"))
+        if k or not repeats:
+            took.append((once, parts))
+    assert equal(folder / "whole.zarr", folder / "blocks.zarr")
+    one, many = (statistics.median(column) for column in zip(*took))
+    figures |= {
+        "mvox": np.prod(shape) / 1e6,
+        "whole_s": one,
+        "blocks_s": many,
+        "chunked_overhead": many / one - 1,
+    }
+
+
+def measure_workers(figures: dict, folder: Path, shape: tuple, block: tuple, repeats: int) -> None:
+    """Time between the first block and the last, so without the start of processes."""
+    uri = stored(folder, shape)
+    times: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(repeats):
+        for workers in (1, 2):
+            start = clock(lambda w=workers: times[w].append(run_seconds(uri, folder, block, w)))
+            figures["start_s"] = start - times[workers][-1]
+    figures["scaling_2_workers"] = statistics.median(times[1]) / statistics.median(times[2])
+
+
+def run_seconds(uri: str, folder: Path, block: tuple, workers: int) -> float:
+    return in_blocks(uri, folder / "blocks.zarr", block, workers=workers)["seconds_in_blocks"]
+
+
+def measure_memory(figures: dict, folder: Path, shapes: list[tuple], block: tuple) -> None:
+    peaks = []
+    for shape in shapes:
+        data = in_blocks(stored(folder, shape), folder / "blocks.zarr", block, workers=2)
+        peaks.append(max(step["peak_mb"] for step in data["steps"].values()))
+    sizes = [np.prod(shape) / 1e9 for shape in shapes]
+    figures["memory_slope_mb_per_gvox"] = float(np.polyfit(sizes, peaks, 1)[0])
+    figures |= {f"worker_peak_mb_{size:.3f}_gvox": peak for size, peak in zip(sizes, peaks)}
+
+
+def measure_kills(figures: dict, folder: Path, shape: tuple, block: tuple, kills: int) -> None:
+    """Kill workers and the run itself until so many kills are done, then let it end; compare with a calm run."""
+    uri, rng = stored(folder, shape), random.Random(0)
+    data = in_blocks(uri, folder / "calm.zarr", block, workers=2)
+    out = folder / "killed.zarr"
+    words = [sys.executable, "-m", "neuropil", "run", "--input", uri, "--output", str(out), "--workers", "2", *WORDS]
+    words += ["--block", ",".join(map(str, block)), "--quiet", "--overwrite"]
+    done = 0
+    while True:
+        process = subprocess.Popen(words, start_new_session=True, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and done < kills:
+            time.sleep(2 + rng.random() * max(1.0, data["seconds"]) / 2)
+            if process.poll() is not None:
+                break
+            children = [one for one in psutil.Process(process.pid).children(recursive=True) if "spawn" in cmdline(one)]
+            if rng.random() < 0.5 and children:
+                rng.choice(children).kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+            done += 1
+        error = process.communicate()[1]
+        if process.returncode == 0:
+            break
+        if process.returncode > 0:
+            raise SystemExit(f"a run that was killed did not go on: {error}")
+    assert equal(folder / "calm.zarr", out), "the output differs after kills"
+    figures["kills_survived"] = done
+
+
+def cmdline(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def equal(a: Path, b: Path) -> bool:
+    with open_volume(str(a)) as one, open_volume(str(b)) as two:
+        return np.array_equal(one.read(), two.read())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="smaller volumes, fewer repeats")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    options = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    figures: dict[str, float] = {}
+    quick = options.quick
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shape, block = ((64, 256, 256), (32, 128, 128)) if quick else ((100, 1024, 1024), (50, 512, 512))
+        sizes = [(32, 128, 256), (64, 256, 256)] if quick else [(100, 1024, 1024), (256, 1024, 2048), (512, 2048, 2048)]
+        measure_overhead(figures, folder, shape, block, 1 if quick else 3)
+        measure_workers(figures, folder, shape, block, 1 if quick else 3)
+        measure_memory(figures, folder, sizes, block)
+        measure_kills(figures, folder, sizes[0] if quick else shape, block, 3 if quick else 20)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    for key, value in figures.items():
+        print(f"{key:34s} {value:10.3f}")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
