@@ -24,7 +24,9 @@ PUBLIC = {
     "merge_tree", "cut", "relabel", "apply_lookup",
     # scores
     "contingency", "rand_scores", "adapted_rand_error", "variation_of_information", "pixel_error", "best_pixel_error",
-    "components_curve", "merge_tree_curve",
+    "components_curve", "merge_tree_curve", "run_length",
+    # skeletons
+    "Skeleton", "skeletonize",
     # networks
     "Architecture", "N4", "VD2D", "VD2D3D", "DenseNetwork", "Recipe", "train", "predict", "load_model", "save_model",
     "UNetArchitecture", "architecture_for", "RSUNet", "predict_affinities",

@@ -16,6 +16,7 @@ STAGES = {
     "import-znn": "take over a network that ZNN trained",
     "plan": "show how a network runs on this machine, layer by layer",
     "segment": "turn a boundary map or affinities into a segmentation",
+    "skeletonize": "find the centre lines of labels",
     "tune": "find the parameters of segment on a crop with truth",
     "evaluate": "score boundary maps and segmentations against truth",
     "report": "make one HTML page of a run: scores, curves, pictures",
