@@ -28,7 +28,7 @@ def run_length(positions, edges, skeletons, segments, threshold=0, no_merge=()):
     total = sum(lengths.values())
     erl = sum(run**2 for run in runs.values()) / total if total else math.nan
     true = sum(length**2 for length in lengths.values()) / total if total else math.nan
-    pieces = [sum(s in owners for owners in covered.values()) for s in set(skeletons)]
+    pieces = [len({g for (t, g) in nodes if t == s} - {0}) for s in set(skeletons)]
     merges = sum(max(len(owners) - 1, 0) for owners in covered.values())
     return erl, true, kinds, merging, merges, sum(max(one - 1, 0) for one in pieces)
 

@@ -32,13 +32,13 @@ class RunLength:
     correct_nm, split_nm, merged_nm, omitted_nm
         float64 (s,), lengths of its edges by what they are; they add up to `length_nm`.
     pieces
-        int64 (s,), segments that cover at least `merge_threshold` of its nodes (at least one), background left out.
+        int64 (s,), segments that cover nodes of it, be it one; background left out.
     merging
         uint64, ids of the merging segments, ascending.
     merges
-        Number of wrong joins: over merging segments, skeletons that it covers less one.
+        Number of wrong joins: over merging segments, skeletons of which it covers `merge_threshold` nodes, less one.
     merge_threshold
-        Nodes that a segment must cover of a skeleton to be taken for covering it.
+        Nodes of a skeleton that a segment must cover to merge it with another.
     nodes
         Number of nodes of all skeletons.
     """
@@ -149,8 +149,8 @@ def run_length(
         raise InputError(f"merge_threshold must not be negative; got {merge_threshold}")
     count, bad = nodes.skeleton_ids.size, np.isin(nodes.segment_ids, np.array(no_merge, np.uint64))
     pairs = nodes.pairs()
-    kept = (pairs.nodes >= merge_threshold) & (nodes.segment_ids[pairs.segment] != 0)
-    covered = np.bincount(pairs.segment[kept], minlength=nodes.segment_ids.size)
+    large = pairs.nodes >= merge_threshold
+    covered = np.bincount(pairs.segment[large], minlength=nodes.segment_ids.size)
     bad = (bad | (covered > 1)) & (nodes.segment_ids != 0)
     u, v = nodes.edges.T
     here, there, skeleton = nodes.segment[u], nodes.segment[v], nodes.skeleton[u]
@@ -173,7 +173,7 @@ def run_length(
         split_nm=summed(split),
         merged_nm=summed(merged),
         omitted_nm=summed(omitted),
-        pieces=np.bincount(pairs.skeleton[kept], minlength=count),
+        pieces=np.bincount(pairs.skeleton, minlength=count),
         merging=nodes.segment_ids[bad],
         merges=int(np.maximum(covered - 1, 0).sum()),
         merge_threshold=merge_threshold,
@@ -252,9 +252,10 @@ class CheckedNodes:
     segment: NDArray[np.int64]
 
     def pairs(self) -> Pairs:
-        """Return the table of skeletons and segments, sorted by skeleton, then segment."""
+        """Return the table of skeletons and segments without background, sorted by skeleton, then segment."""
         wide = max(self.segment_ids.size, 1)  # the product of two numbers of distinct ids of nodes fits into 63 bits
-        codes, counts = np.unique(self.skeleton * wide + self.segment, return_counts=True)
+        inside = self.segment_ids[self.segment] != 0
+        codes, counts = np.unique(self.skeleton[inside] * wide + self.segment[inside], return_counts=True)
         return Pairs(codes // wide, codes % wide, counts.astype(np.int64))
 
 

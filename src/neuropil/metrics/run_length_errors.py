@@ -67,7 +67,7 @@ def run_length_errors(
     positions_nm, edges, skeletons, segments
         As in `run_length`.
     result
-        What `run_length` said of them; its merge threshold is kept to.
+        What `run_length` said of them; its merge threshold holds for merges.
     count
         Longest list wanted, >= 1; all if omitted.
 
@@ -96,13 +96,13 @@ def run_length_errors(
         raise InputError("result must be of the same skeletons; run run_length on these nodes")
     merge_costs, split_costs = _costs(nodes, result)
     pairs = nodes.pairs()
-    kept = (pairs.nodes >= result.merge_threshold) & (nodes.segment_ids[pairs.segment] != 0)
-    table = pairs.skeleton[kept], pairs.segment[kept], pairs.nodes[kept]
+    large = pairs.nodes >= result.merge_threshold
+    merged = pairs.segment[large], pairs.skeleton[large], pairs.nodes[large]
     by_segment = _Side(nodes.segment_ids, nodes.segment, nodes.skeleton_ids, nodes.skeleton)
     by_skeleton = _Side(nodes.skeleton_ids, nodes.skeleton, nodes.segment_ids, nodes.segment)
     return RunLengthErrors(
-        _listed(nodes.positions_nm, by_segment, (table[1], table[0], table[2]), merge_costs, count),
-        _listed(nodes.positions_nm, by_skeleton, table, split_costs, count),
+        _listed(nodes.positions_nm, by_segment, merged, merge_costs, count),
+        _listed(nodes.positions_nm, by_skeleton, (pairs.skeleton, pairs.segment, pairs.nodes), split_costs, count),
     )
 
 
