@@ -64,6 +64,27 @@ def find_neighbours(codes, voxels, moves, bits):
 
 
 @njit(cache=True, nogil=True)
+def _flood(graph, seed, far, order):
+    """Write the voxels of the piece that seed is in, in the order of a breadth-first walk, and how long it was to each.
+
+    Returns their number. far is nearly the distance from seed: enough to find an end of the piece.
+    """
+    order[0], far[seed] = seed, 0.0
+    done, found = 0, 1
+    while done < found:
+        u = order[done]
+        done += 1
+        for m in range(26):
+            if (graph.bits[u] >> np.uint32(m)) & np.uint32(1):
+                v = np.int64(graph.rank[graph.voxels[u] + graph.steps[m]])
+                if far[v] == np.inf:
+                    far[v] = far[u] + graph.lengths[m]
+                    order[found] = v
+                    found += 1
+    return found
+
+
+@njit(cache=True, nogil=True)
 def _bucket(key, last):
     """Return the number of bits up to the highest in which two keys differ, 0 for none."""
     x = key ^ last
@@ -191,14 +212,13 @@ def trace(graph, radii, costs, reaches, dust, soma_radius):
     for seed in range(n):
         if far[seed] < np.inf:
             continue
-        far[seed] = 0.0
-        count = cheapest(graph, even, np.array([seed]), np.inf, far, work)
+        count = _flood(graph, seed, far, order)
         if count < dust:
             continue
         members = order[:count].copy()
         root = members[np.argmax(radii[members])]
         if radii[root] < soma_radius:
-            root = members[count - 1]
+            root = members[np.argmax(far[members])]
         far[members] = np.inf
         far[root], expense[root] = 0.0, 0.0
         cheapest(graph, even, np.array([root]), np.inf, far, work)

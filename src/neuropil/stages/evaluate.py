@@ -178,9 +178,18 @@ def _run_length(config: Config) -> StageResult:
         raise ConfigError(f"evaluate --skeletons {wrong}")
     folder = None if config.run is None else config.run / "run_length"
     task = RunLengthTask(
-        config.segmentation, config.skeletons, config.truth, config.no_merge_mask, config.merge_threshold,
-        config.intervals, config.margin, config.stride, config.voxel_size, config.lines, folder,
-    )  # fmt: skip
+        segmentation=config.segmentation,
+        skeletons=config.skeletons,
+        truth=config.truth,
+        no_merge_mask=config.no_merge_mask,
+        thresholds=config.merge_threshold,
+        intervals_nm=config.intervals,
+        margin=config.margin,
+        stride=config.stride,
+        voxel_size=config.voxel_size,
+        lines=config.lines,
+        folder=folder,
+    )
     scores = {"model": config.model, "proposal": config.segmentation, "truth": config.truth, **score_run_length(task)}
     scores |= {"config": dump(config), "versions": versions()}
     if folder is not None:

@@ -111,8 +111,11 @@ def table(scores: dict[str, Any]) -> str:
             f"  {part['low_nm']:g} to {part['high_nm']:g} nm".ljust(27) + f" {_numbers(part)}"
             for part in row["intervals"]
         ]
+    errors = scores["run_length"][0]["errors"]
+    if errors["merges"] or errors["splits"]:
+        lines.append(f"dearest errors at T = {scores['run_length'][0]['merge_threshold']}:")
     for kind, whole, parts in (("merges", "segment", "skeletons"), ("splits", "skeleton", "segments")):
-        for error in scores["run_length"][0]["errors"][kind][:SHOWN]:
+        for error in errors[kind][:SHOWN]:
             z, y, x = (round(length) for length in error["point_nm"])
             named = ", ".join(map(str, error["parts"][:2])) + (", ..." if len(error["parts"]) > 2 else "")
             lines.append(
