@@ -170,12 +170,15 @@ def cheapest(graph, costs, seeds, limit, keys, work):
             key = keys[u] + graph.lengths[m] * (costs[u] + costs[v]) / 2
             if key > limit or key >= keys[v]:
                 continue
-            if queue[0, v] == -2:
-                waiting += 1
-            else:
-                _take(queue, heads, _bucket(bits[v], last), v)
+            old = -1 if queue[0, v] == -2 else _bucket(bits[v], last)
             keys[v], toward[v] = key, u
-            _put(queue, heads, _bucket(bits[v], last), v)
+            new = _bucket(bits[v], last)
+            if old < 0:
+                waiting += 1
+                _put(queue, heads, new, v)
+            elif old != new:
+                _take(queue, heads, old, v)
+                _put(queue, heads, new, v)
     return reached
 
 
