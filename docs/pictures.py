@@ -1,7 +1,8 @@
 """Draw the pictures of the docs: python docs/pictures.py [FOLDER].
 
 Those of docs/concepts.md take one section of synthetic tissue through the whole chain, with the functions a user would
-call. Those of docs/howto/augmentation.md show three sections, with outlines of their labels, before and after. That of docs/howto/import_znn.md needs real files and is drawn where NEUROPIL_DATA has them. Nothing here is drawn
+call. Those of docs/howto/augmentation.md show three sections, with outlines of their labels, before and after. That of
+docs/howto/skeletons.md shows centre lines over a projection. That of docs/howto/import_znn.md needs real files and is drawn where NEUROPIL_DATA has them. Nothing here is drawn
 by hand, so the pictures change when the code does.
 """
 
@@ -35,6 +36,8 @@ from neuropil.segmentation.linkage import (
 )
 from neuropil.segmentation.region_graph import Edges, region_edges
 from neuropil.segmentation.watershed import watershed
+from neuropil.skeletons.cleanup import remove_ticks
+from neuropil.skeletons.teasar import skeletonize
 from neuropil.synthetic import boundary_map_from_truth, make_tissue
 from neuropil.volume import open_volume
 from neuropil.volume.uri import parse_uri
@@ -50,7 +53,8 @@ Picture = NDArray[np.uint8]
 def main(folder: Path) -> None:
     """Write all pictures into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in {**pictures(), **pictures_of_augmentation(), **pictures_of_data()}.items():
+    made = {**pictures(), **pictures_of_augmentation(), **pictures_of_skeletons(), **pictures_of_data()}
+    for name, picture in made.items():
         uri = png_uri(picture.repeat(2, axis=0).repeat(2, axis=1))
         (folder / f"{name}.png").write_bytes(base64.b64decode(uri.partition(",")[2]))
 
@@ -113,6 +117,22 @@ def _side_by_side(patch: Patch) -> Picture:
     gap = np.full((patch.image.shape[1], 4, 3), 255, np.uint8)
     sections = [draw(one, outlines(ids), ORANGE) for one, ids in zip(grey_levels, patch.labels)]
     return np.concatenate([part for one in sections for part in (one, gap)][:-1], axis=1)
+
+
+def pictures_of_skeletons() -> dict[str, Picture]:
+    """Return the thickest neurites of a block of tissue seen from above, with their skeletons in white."""
+    size = (40.0, 14.0, 14.0)
+    tissue = make_tissue((40, 200, 200), rng=np.random.default_rng(7), voxel_size=size)
+    ids, sizes = np.unique(tissue.ids[tissue.ids > 0], return_counts=True)
+    shown = np.where(np.isin(tissue.ids, ids[np.argsort(-sizes)[2:9]]), tissue.ids, np.uint64(0))
+    picture = paint(np.take_along_axis(shown, (shown > 0).argmax(axis=0)[None], axis=0)[0])
+    for skeleton in skeletonize(shown, size).values():
+        line = remove_ticks(skeleton, 300)
+        for u, v in line.edges:
+            ends = line.vertices_nm[[u, v], 1:] / size[1:]
+            for y, x in np.rint(np.linspace(*ends, 3)).astype(int):
+                picture[y, x] = 255
+    return {"skeletons": picture}
 
 
 def pictures_of_data() -> dict[str, Picture]:

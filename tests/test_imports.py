@@ -25,6 +25,9 @@ PUBLIC = {
     # scores
     "contingency", "rand_scores", "adapted_rand_error", "variation_of_information", "pixel_error", "best_pixel_error",
     "components_curve", "merge_tree_curve", "instance_scores", "detection_scores", "cleft_scores", "partner_scores",
+    "run_length",
+    # skeletons
+    "Skeleton", "skeletonize",
     # networks
     "Architecture", "N4", "VD2D", "VD2D3D", "DenseNetwork", "Recipe", "train", "predict", "load_model", "save_model",
     "UNetArchitecture", "architecture_for", "RSUNet", "predict_affinities",

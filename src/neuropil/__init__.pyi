@@ -20,6 +20,7 @@ from neuropil.metrics.objects import detection_scores, instance_scores
 from neuropil.metrics.partners import partner_scores
 from neuropil.metrics.pixel_error import best_pixel_error, pixel_error
 from neuropil.metrics.rand import adapted_rand_error, rand_scores
+from neuropil.metrics.run_length import run_length
 from neuropil.networks.architecture import N4, VD2D, VD2D3D, Architecture
 from neuropil.networks.checkpoint import load_model, save_model
 from neuropil.networks.inference import predict
@@ -43,6 +44,8 @@ from neuropil.segmentation.linkage import (
 from neuropil.segmentation.region_graph import region_edges
 from neuropil.segmentation.segment import segment_affinities
 from neuropil.segmentation.watershed import watershed
+from neuropil.skeletons.skeleton import Skeleton
+from neuropil.skeletons.teasar import skeletonize
 from neuropil.synthetic import make_tissue
 from neuropil.volume import create_volume, open_volume
 
@@ -61,6 +64,7 @@ __all__ = [
     "RSUNet",
     "Recipe",
     "RunMismatch",
+    "Skeleton",
     "StorageFull",
     "UNetArchitecture",
     "VD2D",
@@ -96,9 +100,11 @@ __all__ = [
     "rand_scores",
     "region_edges",
     "relabel",
+    "run_length",
     "save_model",
     "segment_affinities",
     "size_dependent_linkage",
+    "skeletonize",
     "train",
     "variation_of_information",
     "watershed",

@@ -116,7 +116,7 @@ def _forget_stdout() -> None:
 def _overview() -> str:
     lines = ["usage: neuropil COMMAND [run.toml] [--field VALUE ...] [--set section.key=value ...]", ""]
     lines += ["From electron-microscope image stacks to neurons. Axes are z, y, x everywhere.", "", "commands:"]
-    lines += [f"  {verb:10} {text}" for verb, text in STAGES.items()]
+    lines += [f"  {verb:11} {text}" for verb, text in STAGES.items()]
     return "\n".join([*lines, "", "neuropil COMMAND --help shows the fields and examples of one."])
 
 

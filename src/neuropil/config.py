@@ -51,6 +51,8 @@ Names = Annotated[list[str], BeforeValidator(_split)]
 """List of names; `a,b` on the command line."""
 Numbers = Annotated[list[float], BeforeValidator(_split)]
 """List of numbers; `0.5,0.4` on the command line."""
+Counts = Annotated[list[int], BeforeValidator(_split)]
+"""List of whole numbers; `0,50` on the command line."""
 
 
 def _whole(value: Any) -> Any:

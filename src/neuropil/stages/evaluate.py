@@ -1,8 +1,9 @@
-"""Score a boundary map, or a segmentation, against truth: pixel error, Rand, variation of information, curves.
+"""Score a boundary map, or a segmentation, against truth: pixel error, Rand, variation of information, run length.
 
 From a boundary map both decoders are scored over their whole curve (components over the threshold, watershed over the
 merge level). In 2-D (the default) truth is the 4-connected pieces of its interior, section by section, and sums are
-pooled over sections. Every score's definition is in docs/metrics.md.
+pooled over sections. With --skeletons a segmentation is scored by its expected run length on skeletons
+instead: of a file, or made of the truth. Every score's definition is in docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from neuropil.config import Name, Numbers, Sections, StageConfig, dump
+from neuropil.config import Counts, Name, Numbers, Sections, StageConfig, Triple, TripleNm, dump
 from neuropil.errors import ConfigError, InputError
 from neuropil.files import replacing, write_json
 from neuropil.metrics.gallery import Gallery, worst_errors
@@ -24,12 +25,16 @@ from neuropil.segmentation.boundary import boundary_from_labels
 from neuropil.segmentation.components import connected_components
 from neuropil.stages import StageResult
 from neuropil.stages.common import CREMI_UNLABELLED, read_boundary, section_box, versions
+from neuropil.stages.lines import Lines
+from neuropil.stages.run_length import RunLengthTask, score_run_length, table
 from neuropil.stages.scoring import Task, Watershed, score_components, score_watershed, scores_of, search_watershed
 from neuropil.volume import Volume, open_volume
 
 EXAMPLES = [
     "neuropil evaluate --boundary map.h5:map --truth vnc.h5:labels --interior-above 128 --json scores.json",
     "neuropil evaluate --segmentation ids.h5:ids --truth truth.h5:ids --no-per-section",
+    "neuropil evaluate --segmentation ids.zarr --truth truth.h5:ids --skeletons truth --merge-threshold 0,50",
+    "neuropil evaluate --segmentation ids.zarr --skeletons axons.npz --intervals 0,20000,40000,150000",
     "neuropil evaluate --boundary map.h5:map --truth ids.h5:ids --image stack.h5:raw --run runs/vnc --model vd2d",
 ]
 POSITIONAL = ()
@@ -41,7 +46,7 @@ class Config(StageConfig):
 
     boundary: str | None = Field(None, description="URI of a boundary map")
     segmentation: str | None = Field(None, description="URI of a segmentation, of this or any other program")
-    truth: str = Field(description="URI of true ids, or of a drawing of the membranes")
+    truth: str | None = Field(None, description="URI of true ids, or of a drawing of the membranes")
     image: str | None = Field(None, description="URI of the image, for the report's pictures")
     mask: str | None = Field(None, description="URI; voxels where it is 0 are not scored")
     sections: Sections | None = Field(None, description="sections of the proposal to score")
@@ -63,14 +68,33 @@ class Config(StageConfig):
         None,
         description="thresholds chosen on other data: of P(boundary) for pixels and components, of affinity to merge",
     )
+    skeletons: str | None = Field(
+        None, description="score run length: 'truth' (skeletonized once, then kept), file.npz, or folder of SWC files"
+    )
+    merge_threshold: Counts = Field(
+        [0],
+        description="run length: a segment merges skeletons of which it covers so many nodes; 0,50 gives two rows",
+    )
+    intervals: Numbers = Field([], description="run length: also for skeletons between these lengths, nm")
+    no_merge_mask: str | None = Field(
+        None, description="run length: URI; a segment with voxels where it is not 0 counts as merging"
+    )
+    margin: Triple = Field((0, 0, 0), description="run length: voxels z,y,x left out at each face of all volumes")
+    stride: Triple = Field((1, 1, 1), description="run length: skeletonize one voxel of so many of the truth")
+    voxel_size: TripleNm | None = Field(None, description="run length: nm z,y,x, where a volume does not tell it")
+    lines: Lines = Field(Lines(), description="how truth is skeletonized, as in [skeletonize]")
     model: Name = Field("model", description="name in tables and file names")
     run: Path | None = Field(None, description="run folder; scores and pictures go into its evaluation folder")
 
 
 def run(config: Config) -> StageResult:
     """Score one proposal."""
+    if config.skeletons is not None:
+        return _run_length(config)
     if (config.boundary is None) == (config.segmentation is None):
         raise ConfigError("evaluate needs either --boundary or --segmentation")
+    if config.truth is None:
+        raise ConfigError("evaluate needs --truth, or --skeletons for run length")
     if config.fixed is not None and len(config.fixed) != 3:
         raise ConfigError(f"fixed must hold three thresholds (pixels, components, merge); got {config.fixed}")
     proposal, labels, size, first = _read(config)
@@ -145,13 +169,42 @@ def summary(all_scores: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _run_length(config: Config) -> StageResult:
+    """Score a segmentation on skeletons."""
+    others = ("boundary", "mask", "sections", "truth_sections", "image", "fixed")
+    given = [name for name in others if getattr(config, name) is not None]
+    if config.segmentation is None or config.skeletons is None or given:
+        wrong = f"takes no --{given[0].replace('_', '-')}" if given else "needs --segmentation"
+        raise ConfigError(f"evaluate --skeletons {wrong}")
+    folder = None if config.run is None else config.run / "run_length"
+    task = RunLengthTask(
+        segmentation=config.segmentation,
+        skeletons=config.skeletons,
+        truth=config.truth,
+        no_merge_mask=config.no_merge_mask,
+        thresholds=config.merge_threshold,
+        intervals_nm=config.intervals,
+        margin=config.margin,
+        stride=config.stride,
+        voxel_size=config.voxel_size,
+        lines=config.lines,
+        folder=folder,
+    )
+    scores = {"model": config.model, "proposal": config.segmentation, "truth": config.truth, **score_run_length(task)}
+    scores |= {"config": dump(config), "versions": versions()}
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"{config.model}.json", scores)
+    return StageResult(table(scores), scores)
+
+
 def _read(config: Config) -> tuple[NDArray[Any], NDArray[Any], tuple[float, ...] | None, int]:
     """Return the proposal, the true labels, the voxel size and the number of the first section."""
     with open_volume(config.boundary or config.segmentation or "") as volume:
         box = section_box(volume, config.sections)
         proposal = read_boundary(volume, box) if config.boundary else _labels(volume).read(box)
         size = volume.metadata.voxel_size
-    with open_volume(config.truth) as volume:
+    with open_volume(config.truth or "") as volume:
         box = section_box(_labels(volume), config.truth_sections or config.sections)
         if box.shape != proposal.shape:
             raise InputError(f"proposal and truth must have one shape; got {proposal.shape} and {box.shape}")

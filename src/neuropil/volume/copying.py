@@ -86,7 +86,7 @@ def copy_volume(
     try:
         volume: Volume = backend.create_volume(staged, shape=shape, dtype=wanted, metadata=metadata, chunk_shape=None)
         with volume:
-            block_shape = _block_shape(volume)
+            block_shape = block_that_fits(volume)
             digests = list(_copy_blocks(source, part, volume, block_shape))
         if verify:
             _verify(backend, staged, block_shape, digests)
@@ -119,7 +119,7 @@ def _verify(backend: Any, staged: Location, block_shape: tuple[int, ...], digest
                 )
 
 
-def _block_shape(volume: Volume) -> tuple[int, ...]:
+def block_that_fits(volume: Volume) -> tuple[int, ...]:
     """Return a multiple of the chunk, as many along x, then y, then z as fit; a huge section is cut along y."""
     room = max(1, _BLOCK_BYTES // (volume.dtype.itemsize * int(np.prod(volume.shape[:-3]))))
     block = [min(n, extent) for n, extent in zip(volume.chunk_shape, volume.spatial_shape)]
@@ -144,7 +144,7 @@ def _check_exact(source: Volume, part: Box, wanted: np.dtype[Any]) -> None:
     """Raise InputError unless every value of `source` is the same in the dtype `wanted`."""
     if _always_exact(source.dtype, wanted):
         return
-    blocks = list(grid(part, _block_shape(source)))
+    blocks = list(grid(part, block_that_fits(source)))
     for block in track(blocks, "check that every value fits", len(blocks)):
         if not is_exact(source.read(block), wanted):
             raise InputError(

@@ -1,0 +1,1 @@
+"""Skeletons: centre lines of labels as graphs, their clean-up, and the SWC text of them."""
