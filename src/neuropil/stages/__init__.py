@@ -18,6 +18,8 @@ STAGES = {
     "segment": "turn a boundary map or affinities into a segmentation",
     "tune": "find the parameters of segment on a crop with truth",
     "evaluate": "score boundary maps and segmentations against truth",
+    "crowd": "fuse many players' votes on segments into a consensus",
+    "fuse": "fuse several people's annotations of one cube",
     "report": "make one HTML page of a run: scores, curves, pictures",
     "demo": "the whole job on a small real (or synthetic) stack",
 }
