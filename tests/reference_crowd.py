@@ -27,18 +27,26 @@ def loss(form, kind, said, y, parameters):
 
 
 def dawid_skene(votes, truth, segments, users, rounds):
-    """EM with Beta(2, 1) and Beta(1, 2); votes: list of (user, segment, 0 or 1), truth: dict; returns P(y=1)."""
-    q = []
+    """EM with Beta(2, 1) and Beta(1, 2); votes: list of (user, segment, 0 or 1), truth: dict; returns P(y=1).
+
+    Segments with one vote and no truth are judged and not learnt from; a known prior is kept where all are such.
+    """
+    q, telling = [], []
     for i in range(segments):
         mine = [s for _, j, s in votes if j == i]
         q.append(truth.get(i, sum(mine) / len(mine)))
+        if i in truth or len(mine) > 1:
+            telling.append(i)
+    prior = sum(q) / segments
     for _ in range(rounds):
         sens, fall = [], []
         for u in range(users):
-            mine = [(q[i], s) for v, i, s in votes if v == u]
+            mine = [(q[i], s) for v, i, s in votes if v == u and i in telling]
             sens.append((2 + sum(p * s for p, s in mine)) / (3 + sum(p for p, _ in mine)))
             fall.append((1 + sum((1 - p) * s for p, s in mine)) / (3 + sum(1 - p for p, _ in mine)))
-        prior = (1 + sum(q)) / (2 + segments)
+        if telling:
+            prior = (1 + sum(q[i] for i in telling)) / (2 + len(telling))
+        prior = min(max(prior, 1e-6), 1 - 1e-6)
         found = []
         for i in range(segments):
             yes, no = prior, 1 - prior

@@ -247,6 +247,15 @@ def test_adversaries_help_who_knows_them(method: Method) -> None:
         assert error < 0.7 * majority
 
 
+@pytest.mark.parametrize("method", ["dawid_skene", "glad"])
+def test_one_vote_each_is_believed(method: Method) -> None:
+    """Without a second vote nothing is known of anybody: the answer is the vote, not nothing at all."""
+    votes = blank(simulate_votes(players=1, tasks=50, rng=rng_of(0)).votes)
+    assert np.array_equal(fuse(votes, method).selected, votes.values)
+    constant = Votes.of([0, 1], [0, 1], [0, 0], tasks=[0, 0])
+    assert fuse(constant, method).selected.tolist() == [False, False]
+
+
 def test_ease_is_found() -> None:
     made = simulate_votes(difficulty=0.8, players=10, tasks=100, rng=rng_of(0))
     model = glad(made.votes, ease_spread=0.8)

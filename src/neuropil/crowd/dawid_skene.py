@@ -8,7 +8,9 @@ abilities were known, the votes would add up as log-odds,
 and if truth were known, abilities could be counted. Expectation maximisation goes back and forth from the share of
 votes; known truth is put in where there is some, so the same function learns with few labels, many, or none.
 Key insight: users with few votes take their ability from the crowd. The Beta distribution that all abilities are drawn
-from is fitted too, by moments; a crowd of equals is then found out to be one and its votes weigh the same.
+from is fitted too, by moments; a crowd of equals is then found out to be one and its votes weigh the same. Abilities
+show in agreement only: a segment with one vote and no truth says nothing about them (it would, round by round, only
+make the model believe itself), so it is judged and not learnt from.
 
 Source: Dawid and Skene 1979, doi:10.2307/2346806; moments of rates as in Kleinman 1973, doi:10.2307/2284137.
 """
@@ -28,6 +30,7 @@ from neuropil.errors import InputError
 
 Smoothing = Literal["crowd", "fixed"]
 _FIXED = (2.0, 1.0)  # Beta(2, 1): sensitivity and specificity are more likely high than low
+_UNSEEN = (9.0, 1.0)  # what a crowd is taken for before it has shown anything: right nine times of ten
 _ALIKE, _UNLIKE = 1e-3, 0.5  # correlation of two votes of one user, beyond the crowd's: between equals and loners
 _EDGE = 1e-6  # of probabilities
 
@@ -117,12 +120,15 @@ def dawid_skene(
         raise InputError(f"smoothing must be one of {', '.join(get_args(Smoothing))}; got {smoothing!r}")
     if votes.users.size == 0 or rounds < 1:
         raise InputError(f"there must be votes and at least one round; got {votes.users.size} and {rounds}")
-    voted, known = votes.counts > 0, votes.labelled
-    belief = np.where(known, votes.truth, np.nan_to_num(share_of_votes(votes), nan=0.5)).astype(np.float64)
+    voted, known, telling = votes.counts > 0, votes.labelled, tells(votes)
+    belief = np.where(known, votes.truth, share_of_votes(votes)).astype(np.float64)
+    prior = float(belief[voted].mean())
     model = None
     for k in range(rounds):
-        abilities = abilities_from(votes, belief, smoothing=smoothing)
-        prior = float((belief[voted].sum() + 1) / (voted.sum() + 2))
+        abilities = abilities_from(votes, np.where(telling, belief, np.nan), smoothing=smoothing)
+        if telling.any():
+            prior = float(belief[telling].sum() + 1) / (int(telling.sum()) + 2)
+        prior = min(max(prior, _EDGE), 1 - _EDGE)
         found = np.asarray(expit(abilities.log_odds(votes, prior)))
         before, belief = belief, np.where(known, votes.truth, found)
         model = DawidSkene(np.where(voted, found, np.nan), abilities, prior, k + 1)
@@ -130,6 +136,15 @@ def dawid_skene(
             break
     assert model is not None
     return model
+
+
+def tells(votes: Votes) -> NDArray[np.bool_]:
+    """Return which segments say something about users: those with two votes, or one and known truth, bool (s,).
+
+    >>> tells(Votes.of([0, 1, 0, 0], [0, 0, 1, 2], [1] * 4, tasks=[0] * 3, truth=[-1, 1, -1])).tolist()
+    [True, True, False]
+    """
+    return np.asarray((votes.counts > 1) | (votes.labelled & (votes.counts > 0)))
 
 
 def abilities_from(votes: Votes, belief: NDArray[np.float64], *, smoothing: Smoothing = "crowd") -> Abilities:
@@ -174,7 +189,7 @@ def _crowd_beta(right: NDArray[np.float64], of: NDArray[np.float64]) -> tuple[fl
     the expected sum of n_u (p_u - m)^2 is m (1 - m) [(1 - r) (U - 1) + r (N - sum n_u^2 / N)], and r = 1 / (a + b + 1).
     """
     total = float(of.sum())
-    mean = (float(right.sum()) + _FIXED[0]) / (total + sum(_FIXED))
+    mean = (float(right.sum()) + _UNSEEN[0]) / (total + sum(_UNSEEN))
     n = np.maximum(of, 1e-12)
     users = float(np.minimum(of, 1.0).sum())  # a user with less than one vote's worth counts for less
     spread = float((n * (right / n - mean) ** 2).sum()) / (mean * (1 - mean))

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit, logsumexp
 
+from neuropil.crowd.dawid_skene import tells
 from neuropil.crowd.population import crowd_normal
 from neuropil.crowd.thresholds import share_of_votes
 from neuropil.crowd.votes import Votes
@@ -28,6 +29,7 @@ from neuropil.errors import InputError
 _POINTS = 7  # of the quadrature
 _FIRST = 1.5  # ability to begin with: right in 82 % of segments of ordinary ease
 _STEP = 1.0  # longest step of a round
+_EDGE = 1e-6  # of the prior
 
 
 @dataclass(frozen=True)
@@ -89,15 +91,18 @@ def glad(votes: Votes, *, ease_spread: float = 0.5, rounds: int = 50, tolerance:
         )
     points, shares = np.polynomial.hermite_e.hermegauss(_POINTS)
     ease, log_shares = np.exp(ease_spread * points), np.log(shares / shares.sum())
-    voted, known = votes.counts > 0, votes.labelled
+    voted, known, telling = votes.counts > 0, votes.labelled, tells(votes)
     belief = np.where(known, votes.truth, np.nan_to_num(share_of_votes(votes), nan=0.5)).astype(np.float64)
     joint = np.stack([1 - belief, belief])[..., None] * np.exp(log_shares)
     a, b = np.full((2, votes.user_count), _FIRST)
-    found, prior = belief, 0.5
+    found, prior = belief, float(belief[voted].mean())
     for _ in range(rounds):
-        prior = float((joint[1][voted].sum() + 1) / (voted.sum() + 2))
-        a = _improve(votes, joint[1], ease, a, votes.values)
-        b = _improve(votes, joint[0], ease, b, ~votes.values)
+        if telling.any():
+            prior = float(joint[1][telling].sum() + 1) / (int(telling.sum()) + 2)
+        prior = min(max(prior, _EDGE), 1 - _EDGE)
+        learnt = joint * telling[:, None]
+        a = _improve(votes, learnt[1], ease, a, votes.values)
+        b = _improve(votes, learnt[0], ease, b, ~votes.values)
         before = found
         joint = _posterior(votes, (a, b), ease, log_shares + np.array([[logit(1 - prior)], [logit(prior)]]) / 2)
         found = joint[1].sum(axis=1)
@@ -138,6 +143,8 @@ def _improve(
         q, p = belief[votes.segments, g], np.asarray(expit(ability[votes.users] * e))
         slope += votes.sum_over_users(q * e * (right - p))
         bend += votes.sum_over_users(q * e**2 * p * (1 - p))
+    if not bend.any():
+        return ability
     centre, variance = crowd_normal(ability, bend)
     step = (slope - (ability - centre) / variance) / (bend + 1 / variance)
     return np.asarray(ability + np.clip(step, -_STEP, _STEP))
