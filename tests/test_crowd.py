@@ -16,7 +16,7 @@ from neuropil._kernels import crowd as kernel
 from neuropil.crowd.cost import cost_curve
 from neuropil.crowd.dawid_skene import abilities_from, dawid_skene
 from neuropil.crowd.folds import circularity, cross_validate
-from neuropil.crowd.fusion import SUPERVISED, Method, fuse
+from neuropil.crowd.fusion import SUPERVISED, Method, fuse_votes
 from neuropil.crowd.glad import glad
 from neuropil.crowd.scores import best_threshold, calibration, score_consensus, voxel_scores
 from neuropil.crowd.sgd import _LIMITS, Form, VoteModel, train_votes
@@ -156,7 +156,7 @@ def test_names_do_not_matter(votes: Votes, method: Method, data: st.DataObject) 
         user[votes.users], segment[votes.segments], votes.values, tasks=votes.tasks[moved], sizes=votes.sizes[moved],
         truth=votes.truth[moved], user_count=votes.user_count,
     )  # fmt: skip
-    here, there = fuse(votes, method), fuse(other, method)
+    here, there = fuse_votes(votes, method), fuse_votes(other, method)
     np.testing.assert_allclose(there.probability[segment], here.probability, atol=1e-9)
     np.testing.assert_allclose(there.weights[user], here.weights, atol=1e-6)
 
@@ -184,16 +184,24 @@ def test_golden_thresholds() -> None:
     )
     np.testing.assert_allclose(share_threshold([1, 2, 5], "starburst"), [0.946149, 0.747292, 0.421897], atol=1e-6)
     votes = Votes.of(np.arange(5), np.zeros(5, int), [1, 1, 1, 1, 0], tasks=[0])
-    assert [bool(fuse(votes, one).selected[0]) for one in ("majority", "constant", "eyewire")] == [True, True, True]
+    assert [bool(fuse_votes(votes, one).selected[0]) for one in ("majority", "constant", "eyewire")] == [
+        True,
+        True,
+        True,
+    ]
     votes = Votes.of(np.arange(5), np.zeros(5, int), [1, 1, 1, 0, 0], tasks=[0])
-    assert [bool(fuse(votes, one).selected[0]) for one in ("majority", "constant", "eyewire")] == [True, True, False]
+    assert [bool(fuse_votes(votes, one).selected[0]) for one in ("majority", "constant", "eyewire")] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_calibration_of_the_true_model() -> None:
     """Bayes' probabilities come true; majority's shares do not."""
     made = simulate_votes(tasks=1000, segments=20, players=3, rng=rng_of(0))
     assert score_consensus(made.votes, made.bayes()).calibration.error < 0.005
-    assert score_consensus(made.votes, fuse(made.votes, "majority").probability).calibration.error > 0.05
+    assert score_consensus(made.votes, fuse_votes(made.votes, "majority").probability).calibration.error > 0.05
     curve = calibration([0.0, 0.05, 1.0], [0, 1, 1])
     assert curve.counts.tolist() == [2] + [0] * 8 + [1]
     assert np.isnan(curve.promised[1])
@@ -206,7 +214,7 @@ def test_abilities_are_recovered() -> None:
         found = dawid_skene(votes).abilities
         assert spearmanr(found.weights, made.abilities.weights).statistic > 0.85
         assert spearmanr(found.sensitivity, made.abilities.sensitivity).statistic > 0.85
-    learnt = fuse(made.votes, "logistic")
+    learnt = fuse_votes(made.votes, "logistic")
     assert spearmanr(learnt.abilities.weights, made.abilities.weights).statistic > 0.85
     assert spearmanr(learnt.weights, made.abilities.weights).statistic > 0.6
 
@@ -216,7 +224,7 @@ def test_beats_majority_near_the_ceiling(spammers: float) -> None:
     """Spec 6.2 and 6.3: error at least a tenth below majority's, for any resample of tasks, and near Bayes'."""
     made = simulate_votes(Crowd(spammers=spammers), rng=rng_of(2))
     votes, unseen = made.votes, blank(made.votes)
-    ours, majority = fuse(unseen).selected, fuse(unseen, "majority").selected
+    ours, majority = fuse_votes(unseen).selected, fuse_votes(unseen, "majority").selected
     rng, ratios = rng_of(0), []
     for _ in range(200):
         times = np.bincount(rng.integers(0, 250, 250), minlength=250)[votes.tasks]
@@ -233,7 +241,7 @@ def test_equals_are_found_out(method: Method) -> None:
     for seed in range(3):
         made = simulate_votes(crowd, prior=0.5, rng=rng_of(seed))
         ours, majority = (
-            voxel_scores(made.votes, fuse(blank(made.votes), one).selected) for one in (method, "majority")
+            voxel_scores(made.votes, fuse_votes(blank(made.votes), one).selected) for one in (method, "majority")
         )
         assert ours.error <= majority.error + 0.005
 
@@ -241,8 +249,8 @@ def test_equals_are_found_out(method: Method) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_adversaries_help_who_knows_them(method: Method) -> None:
     made = simulate_votes(Crowd(spammers=0.2, adversaries=0.1, activity=0), tasks=100, rng=rng_of(4))
-    error = voxel_scores(made.votes, fuse(made.votes, method).selected).error
-    majority = voxel_scores(made.votes, fuse(made.votes, "majority").selected).error
+    error = voxel_scores(made.votes, fuse_votes(made.votes, method).selected).error
+    majority = voxel_scores(made.votes, fuse_votes(made.votes, "majority").selected).error
     if method in ("dawid_skene", "glad", "logistic", "prior", "weighted"):
         assert error < 0.7 * majority
 
@@ -251,9 +259,9 @@ def test_adversaries_help_who_knows_them(method: Method) -> None:
 def test_one_vote_each_is_believed(method: Method) -> None:
     """Without a second vote nothing is known of anybody: the answer is the vote, not nothing at all."""
     votes = blank(simulate_votes(players=1, tasks=50, rng=rng_of(0)).votes)
-    assert np.array_equal(fuse(votes, method).selected, votes.values)
+    assert np.array_equal(fuse_votes(votes, method).selected, votes.values)
     constant = Votes.of([0, 1], [0, 1], [0, 0], tasks=[0, 0])
-    assert fuse(constant, method).selected.tolist() == [False, False]
+    assert fuse_votes(constant, method).selected.tolist() == [False, False]
 
 
 def test_ease_is_found() -> None:
@@ -295,7 +303,7 @@ def test_circular_truth_is_flagged_and_independent_truth_is_not() -> None:
     for seed in range(3):
         made = simulate_votes(rng=rng_of(seed))
         assert not circularity(made.votes).circular
-        consensus = fuse(made.votes, "majority").selected
+        consensus = fuse_votes(made.votes, "majority").selected
         votes = made.votes
         made_of_votes = Votes.of(votes.users, votes.segments, votes.values, tasks=votes.tasks, truth=consensus,
                                  user_count=votes.user_count)  # fmt: skip
@@ -366,13 +374,13 @@ def test_the_simulator_keeps_its_word() -> None:
 def test_segments_without_votes_and_seeds() -> None:
     votes = Votes.of([0, 1, 0], [0, 0, 1], [1, 1, 1], tasks=[0, 0, 0], truth=[1, 1, 1])
     for method in METHODS:
-        found = fuse(votes, method)
+        found = fuse_votes(votes, method)
         assert np.isnan(found.probability[2]), method
         assert not found.selected[2]
     left = votes.without(np.array([False, True]), np.array([True, False, False]))
     assert left.counts.tolist() == [0, 1, 0]
     assert left.truth.tolist() == [-1, 1, 1]
-    assert fuse(left, "majority").selected.tolist() == [False, True, False]
+    assert fuse_votes(left, "majority").selected.tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -394,9 +402,9 @@ def test_bad_votes(arguments: tuple[list[float], ...], message: str) -> None:
 def test_bad_choices() -> None:
     votes = simulate_votes(tasks=5, rng=rng_of(0)).votes
     for call, message in (
-        (lambda: fuse(votes, "loudest"), "method must be one of"),
-        (lambda: fuse(blank(votes), "logistic"), "votes must have truth"),
-        (lambda: fuse(votes.keep(np.zeros(votes.users.size, bool))), "there must be votes"),
+        (lambda: fuse_votes(votes, "loudest"), "method must be one of"),
+        (lambda: fuse_votes(blank(votes), "logistic"), "votes must have truth"),
+        (lambda: fuse_votes(votes.keep(np.zeros(votes.users.size, bool))), "there must be votes"),
         (lambda: dawid_skene(votes, smoothing="some"), "smoothing must be"),
         (lambda: glad(votes, ease_spread=-1), "no negative spread"),
         (lambda: train_votes(votes, loss="hinge"), "loss must be"),

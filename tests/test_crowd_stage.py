@@ -11,7 +11,7 @@ from small import OFFSET, VOXEL_SIZE, good, load, sentence, store, untouched
 
 from neuropil.crowd.annotations import fuse_annotations
 from neuropil.crowd.annotators import Slips, imitate_annotator
-from neuropil.crowd.fusion import fuse
+from neuropil.crowd.fusion import fuse_votes
 from neuropil.stages.crowd_tables import read_votes
 from neuropil.volume import open_volume
 from neuropil.volume.tables import read_table, write_table
@@ -38,7 +38,7 @@ def test_simulated_votes_are_fused_and_scored(tmp_path: Path, suffix: str) -> No
     assert len(scores["cost"]["dawid_skene"]["f"]) == 3
     assert scores["notes"] == []
     consensus, given = read_table(output), read_votes(table, segments)
-    expected = fuse(given.votes)
+    expected = fuse_votes(given.votes)
     np.testing.assert_array_equal(consensus["probability"], expected.probability)
     np.testing.assert_array_equal(consensus["selected"], expected.selected)
     assert set(consensus["votes"].tolist()) == {5}
@@ -63,7 +63,7 @@ def test_labels_made_of_the_votes_are_flagged(tmp_path: Path) -> None:
     segments = tmp_path / "votes.segments.csv"
     named = read_votes(tmp_path / "votes.csv", segments)
     table = read_table(segments)
-    majority = dict(zip(named.segments.tolist(), fuse(named.votes, "majority").selected.astype(int).tolist()))
+    majority = dict(zip(named.segments.tolist(), fuse_votes(named.votes, "majority").selected.astype(int).tolist()))
     table["label"] = np.array([majority[str(one)] for one in table["segment"].tolist()])
     write_table(segments, table)
     told = good("crowd", tmp_path / "votes.csv", "--segments", segments, "--output", tmp_path / "c.csv", "--most", 1)

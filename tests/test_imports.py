@@ -25,6 +25,8 @@ PUBLIC = {
     # scores
     "contingency", "rand_scores", "adapted_rand_error", "variation_of_information", "pixel_error", "best_pixel_error",
     "components_curve", "merge_tree_curve",
+    # crowds
+    "Votes", "fuse_votes", "fuse_annotations",
     # networks
     "Architecture", "N4", "VD2D", "VD2D3D", "DenseNetwork", "Recipe", "train", "predict", "load_model", "save_model",
     "UNetArchitecture", "architecture_for", "RSUNet", "predict_affinities",

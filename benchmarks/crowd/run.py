@@ -25,7 +25,7 @@ from neuropil.crowd.annotations import fuse_annotations
 from neuropil.crowd.annotators import Slips, imitate_annotator
 from neuropil.crowd.dawid_skene import dawid_skene
 from neuropil.crowd.folds import cross_validate
-from neuropil.crowd.fusion import SUPERVISED, Method, fuse
+from neuropil.crowd.fusion import SUPERVISED, Method, fuse_votes
 from neuropil.crowd.scores import best_threshold, score_consensus, voxel_scores
 from neuropil.crowd.sgd import train_votes
 from neuropil.crowd.simulate import Crowd, Simulation, simulate_votes
@@ -54,7 +54,7 @@ def decisions(made: Simulation, methods: Sequence[Method] = METHODS, seed: int =
         if method in SUPERVISED:
             found[method] = cross_validate(votes, method, rng=np.random.default_rng(seed)).selected
         else:
-            found[method] = fuse(blank(votes), method).selected
+            found[method] = fuse_votes(blank(votes), method).selected
     return found
 
 
@@ -97,7 +97,7 @@ def against_majority(tasks: int, repeats: int = 1000) -> dict[str, float]:
         error = voxel_scores(votes, one).error
         figures |= {f"error_{name}": error, f"gain_low_{name}": float(lower), f"gain_high_{name}": float(upper)}
     for name in METHODS:
-        fusion = fuse(votes if name in SUPERVISED else blank(votes), name)
+        fusion = fuse_votes(votes if name in SUPERVISED else blank(votes), name)
         score = score_consensus(votes, fusion.probability)
         figures |= {f"log_loss_{name}": score.log_loss, f"calibration_error_{name}": score.calibration.error}
     return figures
@@ -107,7 +107,7 @@ def abilities() -> dict[str, float]:
     """Return Spearman's correlation of found with true abilities, everybody playing about equally often."""
     made = simulate_votes(Crowd(activity=0), rng=np.random.default_rng(1))
     true, found = made.abilities, dawid_skene(blank(made.votes)).abilities
-    learnt = fuse(made.votes, "logistic")
+    learnt = fuse_votes(made.votes, "logistic")
     pairs = {
         "dawid_skene_weight": (found.weights, true.weights),
         "dawid_skene_sensitivity": (found.sensitivity, true.sensitivity),
@@ -156,7 +156,7 @@ def labels(seeds: int) -> dict[str, float]:
             noisy = replace(votes, truth=np.where(wrong, 1 - votes.truth, votes.truth).astype(np.int8))
             known = noisy.hide(votes.tasks >= tasks)
             for method in ("dawid_skene", "logistic") if tasks else ("dawid_skene",):
-                selected = fuse(known, method).selected
+                selected = fuse_votes(known, method).selected
                 name = f"labels_{tasks}_noise_{noise:g}_error_{method}"
                 figures.setdefault(name, []).append(voxel_scores(votes.hide(~test), selected).error)
     return {name: float(np.mean(row)) for name, row in figures.items()}

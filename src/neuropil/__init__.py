@@ -34,6 +34,7 @@ __all__ = [
     "VD2D3D",
     "VolumeError",
     "VolumeNotFound",
+    "Votes",
     "adapted_rand_error",
     "affinities_from_boundary_map",
     "affinities_from_labels",
@@ -47,6 +48,8 @@ __all__ = [
     "contingency",
     "create_volume",
     "cut",
+    "fuse_annotations",
+    "fuse_votes",
     "grid",
     "load_model",
     "make_tissue",
@@ -67,6 +70,9 @@ __all__ = [
     "watershed",
 ]
 _HOMES = {
+    "crowd.annotations": ("fuse_annotations",),
+    "crowd.fusion": ("fuse_votes",),
+    "crowd.votes": ("Votes",),
     "errors": (
         "ConfigError",
         "InputError",

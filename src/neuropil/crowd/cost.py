@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuropil.crowd.folds import cross_validate
-from neuropil.crowd.fusion import SUPERVISED, Method, fuse
+from neuropil.crowd.fusion import SUPERVISED, Method, fuse_votes
 from neuropil.crowd.scores import voxel_scores
 from neuropil.crowd.votes import Votes
 from neuropil.errors import InputError
@@ -96,7 +96,7 @@ def cost_curve(
         if method in SUPERVISED:
             selected = cross_validate(some, method, folds=folds, rng=np.random.default_rng(seed)).selected
         else:
-            selected = fuse(some.hide(unseen), method).selected
+            selected = fuse_votes(some.hide(unseen), method).selected
         scores.append(voxel_scores(some, selected))
         counts.append(float(some.counts[some.counts > 0].mean()))
     return CostCurve(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuropil.crowd.dawid_skene import dawid_skene
-from neuropil.crowd.fusion import Fusion, Method, fuse
+from neuropil.crowd.fusion import Fusion, Method, fuse_votes
 from neuropil.crowd.thresholds import Rule, share_of_votes, share_threshold
 from neuropil.crowd.votes import Votes
 from neuropil.errors import InputError
@@ -61,7 +61,7 @@ def cross_validate(
     votes
         Votes with truth. Methods that use votes without truth see those of the fold too, as they would in practice.
     method, tune
-        As for `neuropil.crowd.fusion.fuse`; thresholds are tuned on the other folds.
+        As for `neuropil.crowd.fusion.fuse_votes`; thresholds are tuned on the other folds.
     folds
         Number of parts, >= 2.
     by
@@ -88,7 +88,7 @@ def cross_validate(
     probability, threshold = np.full(votes.tasks.size, np.nan), np.full(votes.tasks.size, 0.5)
     for k in range(folds):
         here = fold == k
-        model: Fusion = fuse(votes.hide(here), method, tune=tune)
+        model: Fusion = fuse_votes(votes.hide(here), method, tune=tune)
         probability[here], threshold[here] = model.probability[here], model.threshold
     return HeldOut(probability, threshold)
 

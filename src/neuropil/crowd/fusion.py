@@ -67,7 +67,7 @@ class Fusion:
         return np.asarray(np.nan_to_num(self.probability, nan=-1) >= self.threshold)
 
 
-def fuse(
+def fuse_votes(
     votes: Votes, method: Method = "dawid_skene", *, tune: bool = False, rng: np.random.Generator | None = None
 ) -> Fusion:
     """Make one consensus of many votes.
@@ -98,7 +98,7 @@ def fuse(
     Examples
     --------
     >>> votes = Votes.of([0, 1, 2], [0, 0, 0], [1, 1, 0], tasks=[0])
-    >>> fuse(votes, "majority").probability.round(3).tolist(), fuse(votes, "majority").selected.tolist()
+    >>> fuse_votes(votes, "majority").probability.round(3).tolist(), fuse_votes(votes, "majority").selected.tolist()
     ([0.667], [True])
     """
     if votes.users.size == 0:

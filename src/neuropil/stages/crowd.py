@@ -19,7 +19,7 @@ from pydantic import Field
 from neuropil.config import Names, StageConfig, dump
 from neuropil.crowd.cost import CostCurve, cost_curve
 from neuropil.crowd.folds import circularity, cross_validate
-from neuropil.crowd.fusion import Fusion, Method, fuse
+from neuropil.crowd.fusion import Fusion, Method, fuse_votes
 from neuropil.crowd.scores import CrowdScores, score_consensus
 from neuropil.crowd.simulate import Crowd, simulate_votes
 from neuropil.crowd.tiers import TierRule, update_tiers, user_records
@@ -75,7 +75,7 @@ def run(config: Config) -> StageResult:
     outputs = [config.output, *(_beside(config, suffix) for suffix in (".users.csv", ".json", ".html"))]
     _refuse(config, outputs)
     named = read_votes(config.votes or Path(), config.segments, config.super_users)
-    fusion = fuse(named.votes, config.method, tune=config.tune)
+    fusion = fuse_votes(named.votes, config.method, tune=config.tune)
     selected = fusion.selected | named.seeds
     write_table(config.output, _consensus(named, fusion, selected))
     users = _users(config, named, fusion, selected)
