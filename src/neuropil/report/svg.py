@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from neuropil.report.charts import DASHES, HEIGHT, STYLES, WIDTH, Axes, Series, line_chart
+from neuropil.report.charts import DASHES, HEIGHT, WIDTH, Axes, Series, line_chart, style_of
 from neuropil.report.style import CSS
 
 _ROW, _MARGIN, _COLUMNS = 20, 12, 3
@@ -45,7 +45,7 @@ def svg_file(title: str, series: Sequence[Series], axes: Axes) -> str:
 def _entry(one: Series, k: int, top: int) -> str:
     x = _MARGIN + 40 + (k % _COLUMNS) * ((WIDTH - 40) // _COLUMNS)
     y = top + _ROW * (k // _COLUMNS) + _ROW // 2
-    style = 0 if one.style == 0 else (one.style - 1) % (STYLES - 1) + 1
+    style = style_of(one.style)
     return (
         f'<path class="line k{style}" stroke-dasharray="{DASHES[style]}" d="M{x} {y}h30"/>'
         f'<text x="{x + 38}" y="{y}" dy=".35em">{escape(one.name)}</text>'

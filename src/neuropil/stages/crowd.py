@@ -72,40 +72,26 @@ def run(config: Config) -> StageResult:
         raise ConfigError(f"output {config.output} must lie in a folder that exists")
     if config.simulate is not None:
         return _simulate(config, config.simulate)
-    outputs = [config.output, *(_beside(config, suffix) for suffix in (".users.csv", ".json", ".html"))]
-    _refuse(config, outputs)
+    table, page = config.output, config.output.with_suffix(".html")
+    users_table, record_file = table.with_suffix(".users.csv"), table.with_suffix(".json")
+    _refuse(config, [table, users_table, record_file, page])
     named = read_votes(config.votes or Path(), config.segments, config.super_users)
     fusion = fuse_votes(named.votes, config.method, tune=config.tune)
     selected = fusion.selected | named.seeds
-    write_table(config.output, _consensus(named, fusion, selected))
     users = _users(config, named, fusion, selected)
-    write_table(outputs[1], users)
     scores, curves = _scores(config, named) if config.score else ({}, {})
-    about = {
-        "votes": named.votes.users.size,
-        "users": named.users.size,
-        "segments": named.segments.size,
-        "tasks": np.unique(named.tasks).size,
-        "labelled": int(named.votes.labelled.sum()),
-        "selected": int(selected.sum()),
-        "method": config.method,
-        "threshold": fusion.threshold,
-    }
-    notes = _notes(named) if config.score else []
-    record = {"config": dump(config), "versions": versions()}
-    data = about | {"scores": {name: _flat(one) for name, one in scores.items()}, "notes": notes}
-    data |= {"cost": {name: asdict(one) for name, one in curves.items()}}
-    data = _listed(data)
-    write_json(outputs[2], data | record)
-    title = f"Consensus of {config.votes}"
-    write_text(outputs[3], render_crowd(title, about, scores, curves, _listed(users), notes))
-    lines = [f"{config.output}: {about['selected']} of {about['segments']} segments selected, {about['users']} users"]
+    notes = _notes(config, named) if config.score else []
+    about = _about(config, named, fusion, selected)
+    data: dict[str, Any] = about | {"notes": notes, "scores": {name: _flat(one) for name, one in scores.items()}}
+    data |= {"cost": {name: _listed(asdict(one)) for name, one in curves.items()}}
+    data |= {"config": dump(config), "versions": versions()}
+    write_table(table, _consensus(named, fusion, selected))
+    write_table(users_table, users)
+    write_json(record_file, data)
+    write_text(page, render_crowd(f"Consensus of {config.votes}", about, scores, curves, _listed(users), notes))
+    lines = [f"{table}: {about['selected']} of {about['segments']} segments selected, {about['users']} users"]
     lines += [_line(name, one) for name, one in scores.items()]
-    return StageResult("\n".join([*lines, *notes, f"users: {outputs[1]}", f"report: {outputs[3]}"]), data | record)
-
-
-def _beside(config: Config, suffix: str) -> Path:
-    return config.output.with_suffix(suffix)
+    return StageResult("\n".join([*lines, *notes, f"users: {users_table}", f"report: {page}"]), data)
 
 
 def _refuse(config: Config, outputs: list[Path]) -> None:
@@ -136,6 +122,19 @@ def _simulate(config: Config, tasks: int) -> StageResult:
     write_table(outputs[1], {"segment": segment, "task": votes.tasks, "size": votes.sizes, "label": truth})
     text = f"{outputs[0]}: {votes.users.size} votes on {segment.size} segments; truth in {outputs[1]}"
     return StageResult(text, {"votes": str(outputs[0]), "segments": str(outputs[1])})
+
+
+def _about(config: Config, named: NamedVotes, fusion: Fusion, selected: NDArray[np.bool_]) -> dict[str, Any]:
+    return {
+        "votes": named.votes.users.size,
+        "users": named.users.size,
+        "segments": named.segments.size,
+        "tasks": np.unique(named.tasks).size,
+        "labelled": int(named.votes.labelled.sum()),
+        "selected": int(selected.sum()),
+        "method": config.method,
+        "threshold": fusion.threshold,
+    }
 
 
 def _consensus(named: NamedVotes, fusion: Fusion, selected: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
@@ -173,7 +172,7 @@ def _users(config: Config, named: NamedVotes, fusion: Fusion, selected: NDArray[
 def _scores(config: Config, named: NamedVotes) -> tuple[dict[str, CrowdScores], dict[str, CostCurve]]:
     """Cross-validate the method and what it is compared with; nothing where too few tasks have labels."""
     votes = named.votes
-    if np.unique(votes.tasks[votes.labelled]).size < config.folds:
+    if _labelled_tasks(named) < config.folds:
         return {}, {}
     methods: list[Method] = [config.method]
     methods += [one for one in ("majority", "eyewire") if config.compare and one != config.method]
@@ -190,22 +189,32 @@ def _scores(config: Config, named: NamedVotes) -> tuple[dict[str, CrowdScores], 
     return scores, curves
 
 
-def _notes(named: NamedVotes) -> list[str]:
+def _labelled_tasks(named: NamedVotes) -> int:
+    return np.unique(named.votes.tasks[named.votes.labelled]).size
+
+
+def _notes(config: Config, named: NamedVotes) -> list[str]:
+    """Return what a reader of the scores, or of their absence, must know."""
     votes = named.votes
     if not (votes.labelled & (votes.counts > 0)).any():
         return ["no labels: abilities are inferred from agreement, nothing is scored"]
-    told = circularity(votes)
-    if not told.circular:
-        return []
-    return [
-        f"labels look as if they were made of these votes: they agree with '{told.rule}' on {told.agreement:.1%} of "
-        f"segments, where {told.expected:.1%} were to be expected; scores then measure nothing"
-    ]
+    found, told = [], circularity(votes)
+    if _labelled_tasks(named) < config.folds:
+        found.append(
+            f"labels in {_labelled_tasks(named)} tasks are too few for {config.folds} folds: nothing is scored"
+        )
+    if told.circular:
+        found.append(
+            f"labels look as if they were made of these votes: they agree with '{told.rule}' on {told.agreement:.1%} "
+            f"of segments, where {told.expected:.1%} were to be expected; scores then measure nothing"
+        )
+    return found
 
 
 def _flat(one: CrowdScores) -> dict[str, Any]:
-    curve = asdict(one.calibration) | {"error": one.calibration.error}
-    return asdict(one.voxels) | asdict(one) | {"voxels": asdict(one.voxels), "calibration": curve}
+    flat: dict[str, Any] = _listed(asdict(one))
+    flat["calibration"]["error"] = one.calibration.error
+    return flat
 
 
 def _line(name: str, one: CrowdScores) -> str:
