@@ -28,6 +28,8 @@ PUBLIC = {
     "run_length",
     # skeletons
     "Skeleton", "skeletonize",
+    # crowds
+    "Votes", "fuse_votes", "fuse_annotations",
     # networks
     "Architecture", "N4", "VD2D", "VD2D3D", "DenseNetwork", "Recipe", "train", "predict", "load_model", "save_model",
     "UNetArchitecture", "architecture_for", "RSUNet", "predict_affinities",

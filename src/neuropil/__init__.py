@@ -35,6 +35,7 @@ __all__ = [
     "VD2D3D",
     "VolumeError",
     "VolumeNotFound",
+    "Votes",
     "adapted_rand_error",
     "affinities_from_boundary_map",
     "affinities_from_labels",
@@ -50,6 +51,8 @@ __all__ = [
     "create_volume",
     "cut",
     "detection_scores",
+    "fuse_annotations",
+    "fuse_votes",
     "grid",
     "instance_scores",
     "load_model",
@@ -74,6 +77,9 @@ __all__ = [
     "watershed",
 ]
 _HOMES = {
+    "crowd.annotations": ("fuse_annotations",),
+    "crowd.fusion": ("fuse_votes",),
+    "crowd.votes": ("Votes",),
     "errors": (
         "ConfigError",
         "InputError",

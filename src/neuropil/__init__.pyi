@@ -1,5 +1,8 @@
 """The public names for type checkers; `neuropil/__init__.py` loads them on first use."""
 
+from neuropil.crowd.annotations import fuse_annotations
+from neuropil.crowd.fusion import fuse_votes
+from neuropil.crowd.votes import Votes
 from neuropil.errors import (
     ConfigError,
     InputError,
@@ -71,6 +74,7 @@ __all__ = [
     "VD2D3D",
     "VolumeError",
     "VolumeNotFound",
+    "Votes",
     "adapted_rand_error",
     "affinities_from_boundary_map",
     "affinities_from_labels",
@@ -86,6 +90,8 @@ __all__ = [
     "create_volume",
     "cut",
     "detection_scores",
+    "fuse_annotations",
+    "fuse_votes",
     "grid",
     "instance_scores",
     "load_model",

@@ -205,12 +205,13 @@ def _runs(one: Series, y: Sequence[float], axes: Axes) -> list[str]:
     return [" ".join(run) for run in runs if run]
 
 
-def _style(style: int) -> int:
+def style_of(style: int) -> int:
+    """Return which of the styles a number means: 0 is the baseline, the coloured ones repeat."""
     return 0 if style == 0 else (style - 1) % (STYLES - 1) + 1
 
 
 def _line(one: Series, axes: Axes) -> str:
-    style = _style(one.style)
+    style = style_of(one.style)
     lines = "".join(
         f'<polyline class="line k{style}" stroke-dasharray="{DASHES[style]}" points="{run}"/>'
         for run in _runs(one, one.y, axes)
@@ -244,14 +245,14 @@ def _band(one: Series, axes: Axes) -> str:
         for px, py in zip(xs, ys)
         if math.isfinite(px) and math.isfinite(py)
     ]
-    return f'<polygon class="band k{_style(one.style)}" points="{" ".join(points)}"/>'
+    return f'<polygon class="band k{style_of(one.style)}" points="{" ".join(points)}"/>'
 
 
 def _mark(one: Series, axes: Axes) -> str:
     x, y = one.mark or (0.0, 0.0)
     if not (axes.x_range[0] <= x <= axes.x_range[1] and axes.y_range[0] <= y <= axes.y_range[1]):
         return ""
-    style = _style(one.style)
+    style = style_of(one.style)
     return (
         f'<path class="mark k{style}" transform="translate({LEFT + _x(x, axes):.1f} {TOP + _y(y, axes):.1f})" '
         f'd="{MARKERS[style]}"><title>{escape(f"{one.name} {one.note}".strip())}</title></path>'
@@ -259,7 +260,7 @@ def _mark(one: Series, axes: Axes) -> str:
 
 
 def _legend(one: Series) -> str:
-    style = _style(one.style)
+    style = style_of(one.style)
     mark = f'<path class="mark k{style}" transform="translate(17 7)" d="{MARKERS[style]}"/>' if one.mark else ""
     note = f' <span class="note">{escape(one.note)}</span>' if one.note else ""
     return (

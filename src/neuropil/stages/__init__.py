@@ -22,6 +22,8 @@ STAGES = {
     "tune": "find the parameters of segment on a crop with truth",
     "evaluate": "score boundary maps and segmentations against truth",
     "benchmark": "score methods on several volumes in one table, with intervals",
+    "crowd": "fuse many players' votes on segments into a consensus",
+    "fuse": "fuse several people's annotations of one cube",
     "report": "make one HTML page of a run: scores, curves, pictures",
     "demo": "the whole job on a small real (or synthetic) stack",
 }

@@ -8,9 +8,7 @@ parameters changed, so the same command goes on after a stop and takes up new me
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neuropil import __version__
 from neuropil.config import dump
@@ -33,6 +32,7 @@ from neuropil.stages.benchmark_config import Config, Job, check, jobs_of
 from neuropil.stages.benchmark_scores import SCORING, Scored, box_in, mask_of, score_job, scored_box
 from neuropil.stages.common import versions
 from neuropil.volume import open_volume
+from neuropil.volume.tables import write_table
 from neuropil.volume.uri import parse_uri
 
 EXAMPLES = [
@@ -59,7 +59,7 @@ def run(config: Config) -> StageResult:
     volumes = [_volume(config, [row for row in rows if row.job.volume is volume]) for volume in config.volumes]
     about = {"level": config.level, "config": dump(config), "versions": versions()}
     write_json(config.output / "results.json", {"volumes": volumes, **about})
-    write_text(config.output / "results.csv", _csv(volumes))
+    write_table(config.output / "results.csv", _columns(volumes))
     write_text(config.output / "report.html", render_benchmark(config.title, volumes, about))
     text = "\n\n".join(_table(volume) for volume in volumes)
     return StageResult(f"{text}\n\n{config.output / 'report.html'}", {"volumes": volumes, **about})
@@ -177,8 +177,8 @@ def _with_intervals(resampled: Resampled, level: float) -> dict[str, dict[str, f
     }
 
 
-def _csv(volumes: Sequence[Mapping[str, Any]]) -> str:
-    """Return one line per volume and method, every number with its interval."""
+def _columns(volumes: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.str_]]:
+    """Return one row per volume and method, every number with its interval; what is not known is empty."""
     lines = []
     for volume in volumes:
         for method in volume["methods"]:
@@ -188,12 +188,12 @@ def _csv(volumes: Sequence[Mapping[str, Any]]) -> str:
                 for name, found in scores.items():
                     line |= {prefix + name: found["value"]}
                     line |= {f"{prefix}{name}_{end}": found[end] for end in ("low", "high")}
-            lines.append({key: round(value, 6) if isinstance(value, float) else value for key, value in line.items()})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+            lines.append({key: _cell(value) for key, value in line.items()})
+    return {key: np.array([line[key] for line in lines]) for key in lines[0]}
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else str(round(value, 6) if isinstance(value, float) else value)
 
 
 def _table(volume: Mapping[str, Any]) -> str:
