@@ -139,7 +139,6 @@ def test_refusals_leave_nothing(job, tmp_path):
             assert "are for U-Nets; 'tiny -> tiny_recursive' predicts a boundary map" in sentence(
                 *job, *out, "--weights", chain, *flag
             )
-        assert "'small' is a U-Net" in sentence("plan", "--weights", tmp_path / "unet.safetensors", "--shape", "1,9,9")
     far = UNetArchitecture("far", (2,), pooling=(), offsets=((-2, 0, 0),))
     save_model(tmp_path / "far.safetensors", Model((RSUNet(far),)))
     assert "predicts no nearest links" in sentence(
