@@ -56,6 +56,33 @@ def results(folder: Path) -> list[dict]:
     return read["volumes"][0]["methods"]
 
 
+def test_run_length_on_skeletons(tmp_path: Path, volumes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers as evaluate gives; a volume without skeletons has none; a new threshold scores anew."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    size = (400.0, 400.0, 400.0)  # so that cells are long
+    both = [method(tmp_path, name, f"{name}_large") for name in ("labels", "spoilt")]
+    for name in ("labels", "spoilt"):
+        store(f"{volumes}:{name}_large", load(f"{volumes}:{name}"), kind="labels", voxel_size=size)
+    volume = 'voxel_size = "400,400,400"\nskeletons = "truth"'
+    good("benchmark", config(tmp_path, *both, volume=volume))
+    perfect, spoilt = results(tmp_path)
+    assert perfect["scores"]["nerl"] == {"value": 1, "low": pytest.approx(1), "high": pytest.approx(1)}
+    words = ["evaluate", "--segmentation", f"{volumes}:spoilt_large", "--truth", f"{volumes}:labels_large"]
+    good(*words, "--skeletons", "truth", "--json", tmp_path / "e.json")
+    row = json.loads((tmp_path / "e.json").read_text())["run_length"][0]
+    found = {name: one["value"] for name, one in spoilt["scores"].items()}
+    assert found["erl_um"] == pytest.approx(row["erl_um"])
+    assert found["nerl"] == pytest.approx(row["nerl"])
+    assert (found["skeleton_merges"], found["skeleton_splits"]) == (row["merges"], row["splits"])
+    assert found["skeleton_merges"] > 0
+    assert spoilt["minus_first"]["nerl"]["high"] < 0
+    assert "NERL" in (tmp_path / "out/report.html").read_text()
+    good("benchmark", config(tmp_path, *both, volume=f"{volume}\nmerge_threshold = 100000"))
+    assert results(tmp_path)[1]["scores"]["skeleton_merges"]["value"] == 0
+    good("benchmark", config(tmp_path, *both))
+    assert "nerl" not in results(tmp_path)[1]["scores"]
+
+
 def test_scores_are_those_of_the_whole_arrays(tmp_path: Path, volumes: Path) -> None:
     run = config(tmp_path, method(tmp_path, "perfect", "labels"), method(tmp_path, "spoilt", "spoilt"))
     text = good("benchmark", run)

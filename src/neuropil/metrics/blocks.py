@@ -65,6 +65,21 @@ class Resampled:
             found[name] = Interval(float(self.estimate[k]), float(low + move), float(high + move), level)
         return found
 
+    def beside(self, other: Resampled) -> Resampled:
+        """Return the scores of both, of as many resamples, perhaps of something else than blocks.
+
+        Raises
+        ------
+        InputError
+            If the numbers of resamples differ.
+        """
+        if self.samples.shape[0] != other.samples.shape[0]:
+            raise InputError(
+                f"other must have {self.samples.shape[0]} resamples to stand beside them; got {other.samples.shape[0]}"
+            )
+        estimate = np.concatenate([self.estimate, other.estimate])
+        return Resampled(self.names + other.names, estimate, np.concatenate([self.samples, other.samples], 1))
+
     def minus(self, other: Resampled) -> Resampled:
         """Return the differences to another method on the same blocks, resample by resample.
 

@@ -23,8 +23,14 @@ SCORES = (
     ("cremi_score", "CREMI", False),
     ("instance_ap", "instance AP", True),
     ("unassigned", "unassigned", False),
+    ("erl_um", "ERL µm", True),
+    ("nerl", "NERL", True),
+    ("skeleton_merges", "merges", False),
+    ("skeleton_splits", "splits", False),
 )
-"""Scores that are shown: name, heading, whether higher is better."""
+"""Scores that are shown where they are known: name, heading, whether higher is better."""
+
+COUNTS = ("skeleton_merges", "skeleton_splits")
 
 DEFINITIONS = {
     "Rand error": "1 − F of V merge and V split; truth background left out, proposal background as single voxels",
@@ -33,6 +39,9 @@ DEFINITIONS = {
     "CREMI": "√(VI · Rand error of the CREMI script), on the truth as it is, borders included",
     "instance AP": "mean over IoU 0.5, 0.55 … 0.95 of TP / (TP + FP + FN)",
     "unassigned": "share of the truth's voxels that the proposal leaves as background",
+    "ERL, NERL": "expected run length on skeletons, and its share of that of a perfect segmentation; intervals over"
+    " skeletons",
+    "merges, splits": "on skeletons: wrong joins and cuts",
     "interval": "bootstrap over blocks of the volume; small numbers below the score. It speaks of other tissue of this"
     " volume, and is too narrow where errors are larger than a block",
     "against the first": "difference to the first method on the same blocks; an interval that holds 0 tells nothing",
@@ -77,11 +86,16 @@ def _volume(volume: Mapping[str, Any], level: float) -> str:
     )
 
 
+def shown_scores(methods: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, bool]]:
+    """Return what is shown of the methods of a volume: run lengths only where it has skeletons."""
+    return [one for one in SCORES if one[0] in methods[0]["scores"]]
+
+
 def _scores(methods: Sequence[Mapping[str, Any]], level: float) -> str:
-    columns = []
-    for key, _, high in SCORES:
+    columns, known = [], shown_scores(methods)
+    for key, _, high in known:
         values = [one["scores"][key]["value"] for one in methods]
-        cells = strong_best([score(value) for value in values], values, high=high)
+        cells = strong_best([count(value) if key in COUNTS else score(value) for value in values], values, high=high)
         columns.append([cell + _interval(one["scores"][key]) for cell, one in zip(cells, methods)])
     rows = [
         [
@@ -92,18 +106,17 @@ def _scores(methods: Sequence[Mapping[str, Any]], level: float) -> str:
         ]
         for one, scores in zip(methods, zip(*columns))
     ]
-    head = ["method", *(name for _, name, _ in SCORES), "segments", "run time"]
+    head = ["method", *(name for _, name, _ in known), "segments", "run time"]
     return table(f"Scores with {100 * level:g} % intervals; the best in bold", head, rows)
 
 
 def _differences(methods: Sequence[Mapping[str, Any]], level: float) -> str:
     if len(methods) < 2:
         return ""
-    rows = [
-        [text(one["name"]), *(f"{_signed(one['minus_first'][key])}" for key, _, _ in SCORES)] for one in methods[1:]
-    ]
+    known = shown_scores(methods)
+    rows = [[text(one["name"]), *(f"{_signed(one['minus_first'][key])}" for key, _, _ in known)] for one in methods[1:]]
     caption = f"Against {text(methods[0]['name'])}, on the same blocks, with {100 * level:g} % intervals"
-    return table(caption, ["method", *(name for _, name, _ in SCORES)], rows)
+    return table(caption, ["method", *(name for _, name, _ in known)], rows)
 
 
 def _signed(difference: Mapping[str, float | None]) -> str:

@@ -26,7 +26,7 @@ from neuropil.files import write_json, write_text
 from neuropil.machine import cores
 from neuropil.metrics.blocks import Resampled
 from neuropil.progress import Progress
-from neuropil.report.benchmark import SCORES, render_benchmark
+from neuropil.report.benchmark import COUNTS, render_benchmark, shown_scores
 from neuropil.stages import StageResult
 from neuropil.stages.benchmark_config import Config, Job, check, jobs_of
 from neuropil.stages.benchmark_scores import SCORING, Scored, box_in, mask_of, score_job, scored_box
@@ -107,9 +107,15 @@ def _key(job: Job, config: Config) -> str:
         "method": dump(job.method) | {"thresholds": None, "name": None},
         "threshold": job.threshold,
         "bootstrap": [config.resamples, config.blocks, config.seed],
-        "files": [_identity(uri) for uri in (job.volume.truth, job.volume.mask, job.method.source) if uri is not None],
+        "files": [_identity(uri) for uri in _files(job)],
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _files(job: Job) -> list[str]:
+    """Return the URIs of all that a score depends on."""
+    skeletons = None if job.volume.skeletons == "truth" else job.volume.skeletons
+    return [uri for uri in (job.volume.truth, job.volume.mask, skeletons, job.method.source) if uri is not None]
 
 
 def _identity(uri: str) -> list[Any]:
@@ -189,7 +195,8 @@ def _columns(volumes: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.str_]
                     line |= {prefix + name: found["value"]}
                     line |= {f"{prefix}{name}_{end}": found[end] for end in ("low", "high")}
             lines.append({key: _cell(value) for key, value in line.items()})
-    return {key: np.array([line[key] for line in lines]) for key in lines[0]}
+    names = dict.fromkeys(name for line in lines for name in line)  # not all volumes have skeletons
+    return {name: np.array([line.get(name, "") for line in lines]) for name in names}
 
 
 def _cell(value: Any) -> str:
@@ -200,12 +207,15 @@ def _table(volume: Mapping[str, Any]) -> str:
     """Return the printed table of one volume."""
     methods = volume["methods"]
     wide = max(len(one["name"]) for one in methods)
-    shown = [(key, max(len(name), 6)) for key, name, _ in SCORES]
-    head = f"{volume['name']:{wide}}" + "".join(f"  {name:>6}" for _, name, _ in SCORES)
+    known = shown_scores(methods)
+    shown = [(key, max(len(name), 6)) for key, name, _ in known]
+    head = f"{volume['name']:{wide}}" + "".join(f"  {name:>6}" for _, name, _ in known)
     head += f"  {'segments':>8}  {'seconds':>7}  Rand error, interval; against the first"
     lines = [head, "-" * len(head)]
     for one in methods:
-        line = f"{one['name']:{wide}}" + "".join(f"  {_number(one['scores'][key]['value']):>{n}}" for key, n in shown)
+        line = f"{one['name']:{wide}}" + "".join(
+            f"  {_number(one['scores'][key]['value'], 0 if key in COUNTS else 3):>{n}}" for key, n in shown
+        )
         line += f"  {one['segments']:8}  {_number(one['seconds'], 1):>7}"
         error, difference = one["scores"]["adapted_rand_error"], one["minus_first"]["adapted_rand_error"]
         line += f"  {_number(error['low'])} to {_number(error['high'])}"

@@ -62,6 +62,10 @@ class VolumeConfig(StageConfig):
     sections: Sections | None = Field(None, description="only these sections of the truth")
     rows: Sections | None = Field(None, description="only this range of y")
     columns: Sections | None = Field(None, description="only this range of x")
+    skeletons: str | None = Field(
+        None, description="also score run length, on these: 'truth' to make them of it, or a file; see evaluate"
+    )
+    merge_threshold: int = Field(0, ge=0, description="run length: nodes of two skeletons that make a segment a merge")
     block_shape: Triple | None = Field(None, description="of the bootstrap, z,y,x voxels; chosen if not given")
     methods: list[MethodConfig] = Field(
         min_length=1, description="[[benchmark.volumes.methods]]; others are compared with the first"

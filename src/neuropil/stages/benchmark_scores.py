@@ -16,23 +16,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuropil.errors import InputError
+from neuropil.files import cache_folder
 from neuropil.geometry import Box, grid
 from neuropil.labels import Contingency, contingency
 from neuropil.metrics.blocks import Resampled, block_shape_for, bootstrap_blocks
 from neuropil.metrics.information import cremi_score, variation_of_information
 from neuropil.metrics.objects import instance_scores
 from neuropil.metrics.rand import adapted_rand_error, rand_scores
+from neuropil.metrics.run_length import RunLength, run_length
 from neuropil.segmentation.affinities import Affinities
 from neuropil.segmentation.boundary import boundary_from_intensity
 from neuropil.segmentation.decoding import decode
+from neuropil.skeletons.skeleton import nodes_of
 from neuropil.stages.affinities import read_affinities
 from neuropil.stages.benchmark_config import Job, MethodConfig, VolumeConfig
-from neuropil.stages.common import CREMI_UNLABELLED, image_box, read_boundary
+from neuropil.stages.common import CREMI_UNLABELLED, ComputedVolume, image_box, read_boundary
+from neuropil.stages.lines import LabelArray, Lines, kept_lines
 from neuropil.stages.segment import links_of
-from neuropil.volume import Volume, open_volume
+from neuropil.volume import Metadata, Volume, open_volume
+from neuropil.volume.lookup import labels_at
+from neuropil.volume.skeleton_files import read_skeletons
 
 Reader = Callable[[Box], NDArray[Any]]
-SCORING = 1
+SCORING = 2
 """To be raised when scores change or are added, so that those of earlier versions are not taken for the new ones."""
 
 
@@ -100,6 +106,7 @@ def score_job(job: Job, *, least_blocks: int, resamples: int, seed: int, threads
             tables = [
                 _table(truth.read(at), read(at), mask.read(at) if mask else None) for at in grid(box, block_shape)
             ]
+            lengths = _run_length(job.volume, truth, box, voxel_size, read)
     known = [table for table in tables if np.any(table.truth_ids != 0)]
     if len(known) < 2:
         raise InputError(
@@ -107,8 +114,11 @@ def score_job(job: Job, *, least_blocks: int, resamples: int, seed: int, threads
         )
     whole = Contingency.sum_of(known)
     scored = whole.rows[whole.truth_ids[whole.columns] != 0]
+    resampled = bootstrap_blocks(known, scores_of_table, np.random.default_rng(seed), resamples)
+    if lengths is not None:
+        resampled = resampled.beside(resample_skeletons(lengths, np.random.default_rng(seed), resamples))
     return Scored(
-        bootstrap_blocks(known, scores_of_table, np.random.default_rng(seed), resamples),
+        resampled,
         segments=int(np.count_nonzero(np.unique(whole.proposal_ids[scored]))),
         truth_segments=int(np.count_nonzero(whole.truth_ids)),
         blocks=len(known),
@@ -116,6 +126,48 @@ def score_job(job: Job, *, least_blocks: int, resamples: int, seed: int, threads
         box=(box.start, box.stop),
         seconds=seconds,
     )
+
+
+def _run_length(
+    config: VolumeConfig, truth: Volume, box: Box, voxel_size: tuple[float, float, float], read: Reader
+) -> RunLength | None:
+    """Return the run lengths on the skeletons of a volume, those of its scored part if they are made of the truth."""
+    if config.skeletons is None:
+        return None
+    z, y, x = (start * size for start, size in zip(box.start, voxel_size))
+    if config.skeletons == "truth":
+        labels = truth.read(box)
+        known = LabelArray(np.where(labels == CREMI_UNLABELLED, 0, labels), voxel_size, (z, y, x))
+        skeletons, _ = kept_lines(known, Lines(), cache_folder() / "skeletons")
+    else:
+        skeletons = read_skeletons(config.skeletons).skeletons
+    nodes = nodes_of(skeletons)
+    proposal = ComputedVolume(box.shape, np.uint64, lambda at: read(at.shift(box.start)).astype(np.uint64))
+    proposal.metadata = Metadata(voxel_size=voxel_size, offset=(z, y, x))
+    segments = labels_at(proposal, nodes.positions_nm)
+    return run_length(
+        nodes.positions_nm, nodes.edges, nodes.skeletons, segments, merge_threshold=config.merge_threshold
+    )
+
+
+def resample_skeletons(result: RunLength, rng: np.random.Generator, n: int) -> Resampled:
+    """Return run lengths and resamples of the skeletons; two methods with one seed are compared skeleton by skeleton.
+
+    Raises
+    ------
+    InputError : no skeleton has a length
+    """
+    long = result.length_nm > 0
+    lengths, runs = result.length_nm[long] / 1000, result.run_length_nm[long] / 1000
+    if not lengths.size:
+        raise InputError("skeletons: none has a length, so there is no run length")
+    times = rng.multinomial(lengths.size, np.full(lengths.size, 1 / lengths.size), size=n)
+    erl, true = times @ (runs * lengths) / (times @ lengths), times @ lengths**2 / (times @ lengths)
+    unknown = np.full(n, np.nan)
+    estimate = [result.erl_nm / 1000, result.normalized, result.merges, result.splits]
+    samples = np.stack([erl, erl / true, unknown, unknown], 1)
+    names = ("erl_um", "nerl", "skeleton_merges", "skeleton_splits")
+    return Resampled(names, np.array(estimate, np.float64), samples)
 
 
 def scored_box(config: VolumeConfig, truth: Volume) -> Box:
