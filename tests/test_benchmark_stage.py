@@ -81,6 +81,8 @@ def test_run_length_on_skeletons(tmp_path: Path, volumes: Path, monkeypatch: pyt
     assert results(tmp_path)[1]["scores"]["skeleton_merges"]["value"] == 0
     good("benchmark", config(tmp_path, *both))
     assert "nerl" not in results(tmp_path)[1]["scores"]
+    small = config(tmp_path, *both, volume='skeletons = "truth"\nvoxel_size = "1,1,1"')
+    assert "skeletons: none has a length" in sentence("benchmark", small, "--quiet")
 
 
 def test_scores_are_those_of_the_whole_arrays(tmp_path: Path, volumes: Path) -> None:

@@ -100,7 +100,10 @@ def score_job(job: Job, *, least_blocks: int, resamples: int, seed: int, threads
     """Segment where that is asked for, count overlaps block by block, score, and resample the blocks."""
     with open_volume(job.volume.truth) as truth:
         box = scored_box(job.volume, truth)
-        voxel_size = job.volume.voxel_size or truth.metadata.voxel_size or (1.0, 1.0, 1.0)
+        known_size = job.volume.voxel_size or truth.metadata.voxel_size
+        if known_size is None and job.volume.skeletons is not None:
+            raise InputError(f"volume '{job.volume.name}' needs voxel_size for skeletons; {truth.uri} does not tell it")
+        voxel_size = known_size or (1.0, 1.0, 1.0)
         block_shape = job.volume.block_shape or block_shape_for(box.shape, voxel_size, at_least=least_blocks)
         with mask_of(job.volume, truth) as mask, _proposal(job, box, threads) as (read, seconds):
             tables = [
