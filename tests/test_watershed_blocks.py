@@ -40,7 +40,8 @@ def in_blocks(affinities: np.ndarray, borders: list[list[int]], low: float, high
     shared = divide_shared(links, shape)
     ids, bits = np.zeros(shape, np.uint64), np.zeros(shape, np.uint8)
     for block, known in zip(blocks, links):
-        ids[block.slices], bits[block.slices] = block_fragments(known.bits, block, shape, shared)
+        made = block_fragments(known.bits, block, shape, shared)
+        ids[block.slices], bits[block.slices] = made.ids[made.labels], made.bits
     pairs = []
     for axis, along in enumerate(borders):
         for place in along[1:-1]:

@@ -165,7 +165,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shape, block = ((64, 256, 256), (32, 128, 128)) if quick else ((100, 1024, 1024), (50, 512, 512))
-        sizes = [(32, 128, 256), (64, 256, 256)] if quick else [(100, 1024, 1024), (256, 1024, 2048), (512, 2048, 2048)]
+        sizes = [(64, 256, 256), (64, 512, 512)] if quick else [(100, 1024, 1024), (256, 1024, 2048), (512, 2048, 2048)]
         measure_overhead(figures, folder, shape, block, 1 if quick else 3)
         measure_workers(figures, folder, shape, block, 1 if quick else 3)
         measure_memory(figures, folder, sizes, block)

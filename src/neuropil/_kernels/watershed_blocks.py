@@ -110,3 +110,18 @@ def divide_list(places, bits, steps, order):
                 bits[v] |= _SEEN
                 queue[count] = v
                 count += 1
+
+
+@njit(cache=True, nogil=True)
+def first_places(labels):
+    """Return where each of the labels 1 ... n, which begin in this order, occurs first."""
+    n = np.uint64(0)
+    for v in range(labels.size):
+        n = max(n, labels[v])
+    places = np.empty(np.int64(n), np.int64)
+    n = np.uint64(0)
+    for v in range(labels.size):
+        if labels[v] > n:
+            places[np.int64(n)] = v
+            n = labels[v]
+    return places

@@ -91,30 +91,65 @@ def block_contacts(fragments: ArrayLike, affinities: ArrayLike, before: tuple[in
         raise InputError(
             f"fragments must have the affinities' extent {links.shape[1:]}, more than {before}; got {labels.shape}"
         )
-    unit = 1 if links.dtype == np.uint8 else STEPS
-    if unit == STEPS:
-        links = np.rint(links * np.float32(STEPS)) / np.float32(STEPS)
     core = tuple(slice(n, None) for n in before)
-    inside = region_contacts(labels[core], links[(slice(None), *core)])
-    scale = 255 if unit == 1 else STEPS
-    total, largest = (np.rint(x * np.float64(scale)).astype(np.int64) for x in (inside.total, inside.largest))
-    parts = [BlockContacts(inside.u, inside.v, total, inside.count, largest)]
+    parts = [inner_contacts(labels[core], links[(slice(None), *core)])]
     for axis in range(3):
         if before[axis]:
-            here = [*core]
-            there = [*core]
+            here, there = [*core], [*core]
             here[axis], there[axis] = slice(1, 2), slice(0, 1)
-            parts.append(_face(labels[tuple(here)], labels[tuple(there)], links[axis][tuple(here)], unit))
+            parts.append(face_contacts(labels[tuple(here)], labels[tuple(there)], links[axis][tuple(here)]))
     return BlockContacts.united(parts)
 
 
-def _face(
-    here: NDArray[np.integer], there: NDArray[np.integer], links: NDArray[np.float32] | NDArray[np.uint8], unit: int
-) -> BlockContacts:
-    """Return the contacts over the links of one face."""
-    a, b = here.reshape(-1).astype(np.uint64), there.reshape(-1).astype(np.uint64)
+def inner_contacts(fragments: ArrayLike, affinities: ArrayLike, names: ArrayLike | None = None) -> BlockContacts:
+    """Gather the contacts within a block.
+
+    Parameters
+    ----------
+    fragments, affinities
+        As for `block_contacts`, of the block alone.
+    names
+        Id in the volume of each of the fragments 0 ... n, 0 for 0; fragments of one name become one.
+
+    >>> links = np.full((3, 1, 1, 3), 51, np.uint8)
+    >>> contacts = inner_contacts([[[1, 2, 3]]], links, [0, 9, 7, 9])
+    >>> contacts.u.tolist(), contacts.v.tolist(), contacts.count.tolist()
+    ([7], [9], [2])
+    """
+    links = check_affinities(affinities)
+    scale = 255 if links.dtype == np.uint8 else STEPS
+    if scale == STEPS:
+        links = np.rint(links * np.float32(STEPS)) / np.float32(STEPS)
+    found = region_contacts(fragments, links)
+    u, v = found.u, found.v
+    total, largest = (np.rint(x * np.float64(scale)).astype(np.int64) for x in (found.total, found.largest))
+    known = BlockContacts(u, v, total, found.count, largest)
+    if names is None:
+        return known
+    table = np.asarray(names, np.uint64)
+    return _renamed(known, table[u.astype(np.intp)], table[v.astype(np.intp)])
+
+
+def face_contacts(here: ArrayLike, there: ArrayLike, affinities: ArrayLike) -> BlockContacts:
+    """Gather the contacts across a face, of the links that its voxels `here` store to those `there`.
+
+    Parameters
+    ----------
+    here, there
+        Ids of the volume in the planes on either side, integers >= 0 of one shape.
+    affinities
+        Of the same shape, float32 in [0, 1] or uint8.
+    """
+    a, b = (np.asarray(side).reshape(-1).astype(np.uint64) for side in (here, there))
+    links = np.asarray(affinities)
+    values = np.rint(links.reshape(-1) * np.float64(1 if links.dtype == np.uint8 else STEPS)).astype(np.int64)
+    return _renamed(BlockContacts(a, b, values, np.ones(a.size, np.int64), values), a, b)
+
+
+def _renamed(known: BlockContacts, a: NDArray[np.uint64], b: NDArray[np.uint64]) -> BlockContacts:
+    """Return contacts between other ids; loops and background are dropped, each pair is there once."""
     real = (a != b) & (a != 0) & (b != 0)
-    values = np.rint(links.reshape(-1)[real] * np.float64(unit)).astype(np.int64)
-    a, b = a[real], b[real]
-    single = BlockContacts(np.minimum(a, b), np.maximum(a, b), values, np.ones(a.size, np.int64), values)
-    return BlockContacts.united([single])
+    u, v = np.minimum(a, b)[real], np.maximum(a, b)[real]
+    if np.all((u[1:] > u[:-1]) | ((u[1:] == u[:-1]) & (v[1:] > v[:-1]))):  # as it mostly is: nothing to sort
+        return BlockContacts(u, v, known.total[real], known.count[real], known.largest[real])
+    return BlockContacts.united([BlockContacts(u, v, known.total[real], known.count[real], known.largest[real])])

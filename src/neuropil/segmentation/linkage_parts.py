@@ -104,10 +104,11 @@ def link_part(
     limits = np.ascontiguousarray(size_rule(affinity.astype(np.float64)), np.float64)
     if limits.shape != affinity.shape or not np.all(limits[1:] <= limits[:-1]):
         raise InputError(f"size_rule must be a non-decreasing function of affinity, one size per edge; got {size_rule}")
-    if not (np.isin(links.u, links.ids).all() and np.isin(links.v, links.ids).all()):
+    u, v = (_places(links.ids, end[order]) for end in (links.u, links.v))
+    if (u == links.ids.size).any() or (v == links.ids.size).any():
         raise InputError("links must have the sizes of all clusters that edges name")
-    u, v = (np.searchsorted(links.ids, end[order]).astype(np.uint64) for end in (links.u, links.v))
-    held = np.isin(links.ids, np.asarray(frozen, np.uint64))
+    held = np.zeros(links.ids.size + 1, np.bool_)
+    held[_places(links.ids, np.asarray(frozen, np.uint64)).astype(np.intp)] = True
     parents, sizes = np.arange(links.ids.size), links.sizes.copy()
     stop = int(np.count_nonzero(limits > 0))
     kept = np.zeros(stop, np.bool_)
@@ -120,3 +121,10 @@ def link_part(
     first_u, first_v = links.first_u[order][rest], links.first_v[order][rest]
     left = PartLinks(a, b, affinity[rest], first_u, first_v, links.ids[roots], sizes[roots])
     return links.ids, links.ids[parents], left
+
+
+def _places(ids: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return where ids, ascending, has each of those wanted; its length for those it has not."""
+    at = np.searchsorted(ids, wanted)
+    at[at < ids.size] = np.where(ids[at[at < ids.size]] == wanted[at < ids.size], at[at < ids.size], ids.size)
+    return at.astype(np.uint64)

@@ -121,10 +121,30 @@ def divide_shared(blocks: Sequence[BlockLinks], shape: Sequence[int]) -> tuple[N
     return places, bits & _LINKS
 
 
+@dataclass(frozen=True)
+class BlockFragments:
+    """The basins of a block, as if links ended at its faces.
+
+    Attributes
+    ----------
+    labels
+        uint64 (z, y, x): 1 ... n in raster order of first voxels, 0 background.
+    ids
+        uint64 (n + 1,), ascending: what labels are called in the volume, 1 + the place of their first voxel, 0 for
+        background. So ids are the same for any blocks, and in the order in which `watershed` numbers fragments.
+    bits
+        uint8 (z, y, x): the links.
+    """
+
+    labels: NDArray[np.uint64]
+    ids: NDArray[np.uint64]
+    bits: NDArray[np.uint8]
+
+
 def block_fragments(
     bits: NDArray[np.uint8], block: Box, shape: Sequence[int], shared: tuple[NDArray[np.int64], NDArray[np.uint8]]
-) -> Plane:
-    """Label the basins of a block as if links ended at its faces.
+) -> BlockFragments:
+    """Label the basins of a block.
 
     Parameters
     ----------
@@ -137,24 +157,19 @@ def block_fragments(
 
     Returns
     -------
-    fragments
-        uint64 (z, y, x): 0 background, else 1 + the place of the fragment's first voxel in the volume. So ids are the
-        same for any blocks, and in the order in which `watershed` numbers fragments.
-    bits
-        uint8 (z, y, x), with what `shared` says.
+    BlockFragments
     """
     bits = bits.copy()
     places, values = shared
     at = np.stack(np.unravel_index(places, tuple(shape)), 1) - np.array(block.start)
     inside = ((at >= 0) & (at < np.array(block.shape))).all(1)
     bits[tuple(at[inside].T)] = values[inside]
-    fragments = np.empty(block.shape, np.uint64)
-    flat = fragments.reshape(-1)
+    labels = np.empty(block.shape, np.uint64)
+    flat = labels.reshape(-1)
     _whole.basins(bits, 0, block.shape[0], flat.view(np.int64))
-    most = np.maximum.accumulate(flat)
-    first = np.flatnonzero(np.diff(most, prepend=np.uint64(0)))
+    first = _kernel.first_places(flat)
     ids = np.append(np.uint64(0), _places(first, block.shape, block.start, shape).astype(np.uint64) + np.uint64(1))
-    return ids[fragments], bits
+    return BlockFragments(labels, ids, bits)
 
 
 def face_pairs(before: Plane, behind: Plane, axis: int) -> NDArray[np.uint64]:

@@ -135,8 +135,6 @@ def _steps(job: Job, config: Config, ledger: Ledger, pool: Pool, place: dict[str
     def each(name: str, boxes: list[Box], work: Callable[[Box], None]) -> None:
         run_tasks(ledger, name, boxes, work, pool)
 
-    _scratch(job, "links", np.uint8, {})
-    _scratch(job, "fragments", np.uint64, {})
     each("links", blocks, partial(run_steps.links, job))
     _once(job.work / "plateaus.npz", lambda path: _divide(job, blocks, path))
     each("fragments", blocks, partial(run_steps.fragments, job))
@@ -153,7 +151,9 @@ def _steps(job: Job, config: Config, ledger: Ledger, pool: Pool, place: dict[str
     for level in range(1, top + 1):
         each(f"agglomeration {level}", group_boxes(job, level), partial(run_steps.merge_group, job, level=level))
     segments = _cut(job, config.merge_threshold)
-    _scratch(job, "segmentation", np.uint64, {"kind": "labels", **place})
+    if not Path(job.output).exists():
+        size = {"chunk_shape": chunk_of(job.block), "kind": "labels", **place}
+        create_volume(job.output, shape=job.shape, dtype=np.uint64, **size).close()
     each("segmentation", blocks, partial(run_steps.write, job))
     return segments
 
@@ -162,12 +162,6 @@ def _once(path: Path, make: Callable[[Path], None]) -> None:
     """Make a file of the whole volume unless it is there."""
     if not path.exists():
         make(path)
-
-
-def _scratch(job: Job, name: str, dtype: Any, facts: dict[str, Any]) -> None:
-    path = job.work / f"{name}.zarr"
-    if not path.exists():
-        create_volume(str(path), shape=job.shape, dtype=dtype, chunk_shape=chunk_of(job.block), **facts).close()
 
 
 def _divide(job: Job, blocks: list[Box], path: Path) -> None:
@@ -192,12 +186,12 @@ def _everywhere(job: Job, step: str) -> list[dict[str, NDArray[Any]]]:
 
 def _name_linked(job: Job, dust: float, path: Path) -> None:
     """Write the table fragment -> segment after linkage, 0 for dust; and the list of segments."""
-    linked = [np.stack([one["old"], one["new"]], 1) for one in _everywhere(job, "linkage")]
-    ids, smallest = _joined(linked)
-    last = load(job.file("linkage", job.whole))
-    small = last["ids"][last["sizes"] < dust]
+    known = _everywhere(job, "linkage")
+    ids, smallest = _joined(np.stack([one["old"], one["new"]], 1) for one in known)
+    nodes = np.concatenate([one["final"] for one in known])
+    small = nodes[np.concatenate([one["final_sizes"] for one in known]) < dust]
     smallest[np.isin(smallest, small)] = 0
-    run_steps.save(job.work / "nodes.npz", {"ids": last["ids"][last["sizes"] >= dust]})
+    run_steps.save(job.work / "nodes.npz", {"ids": np.setdiff1d(nodes, small)})
     save_table(path, np.concatenate([ids, small]), np.concatenate([smallest, np.zeros_like(small)]))
 
 

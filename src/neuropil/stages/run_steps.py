@@ -1,14 +1,14 @@
 """The steps of `neuropil run`, each for one block: read from the work folder, call array functions, write back.
 
 Every file is written under its final name only when it is whole, and depends on its inputs alone; so a block may be
-done twice, or by another machine, and nothing changes. Ids of fragments are places of first voxels, and tables are made
-of pairs (id, what it becomes), so that a block reads of a table only what it needs.
+done twice, or by another machine, and nothing changes. A block has labels of its own and a list of what they are called
+in the volume, so that only lists are ever renamed, not voxels, and a block reads of a table only what it needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 
 from neuropil.files import replacing
 from neuropil.geometry import Box, grid
-from neuropil.labels import relabel
 from neuropil.segmentation.affinities import NEAREST
 from neuropil.segmentation.affinity_moves import known_values, with_offsets
 from neuropil.segmentation.agglomeration_parts import PartEdges, agglomerate_part, unite
-from neuropil.segmentation.contacts_blocks import BlockContacts, block_contacts
+from neuropil.segmentation.contacts_blocks import BlockContacts, face_contacts, inner_contacts
 from neuropil.segmentation.linkage import ConstantSize
 from neuropil.segmentation.linkage_parts import PartLinks, link_part
 from neuropil.segmentation.watershed_blocks import HALO, block_fragments, face_pairs, steepest_links
@@ -62,9 +61,25 @@ class Job:
         """The whole volume."""
         return Box.of_shape(self.shape)
 
+    @property
+    def size_rule(self) -> ConstantSize:
+        """Up to which size fragments are merged."""
+        return ConstantSize(self.size, self.size_threshold)
+
     def file(self, step: str, box: Box) -> Path:
         """Where a step keeps what it knows of a box."""
         return self.work / step / f"{'_'.join(map(str, (*box.start, *box.shape)))}.npz"
+
+    def array(self, name: str, box: Box) -> Path:
+        """Where an array of a block is kept."""
+        return self.file(name, box).with_suffix(".npy")
+
+    def in_front(self, box: Box, axis: int) -> Box:
+        """Return the block before a block along an axis."""
+        by = [-self.block[axis] if k == axis else 0 for k in range(3)]
+        start = box.shift(by).start
+        stop = tuple(min(a + n, extent) for a, n, extent in zip(start, self.block, self.shape))
+        return Box(start, stop)
 
     def table(self, name: str) -> Path:
         """Where a table of the whole volume is."""
@@ -75,18 +90,17 @@ def links(job: Job, box: Box) -> None:
     """Find the steepest links of a block."""
     region = box.grow((HALO,) * 3).clip(job.whole)
     found = steepest_links(_nearest(job, region), region, box, job.shape, low=job.low, high=job.high)
-    _put(f"{job.work}/links.zarr", box, found.bits)
+    save_array(job.array("links", box), found.bits)
     save(job.file("plateaus", box), {"places": found.places, "shared": found.shared})
 
 
 def fragments(job: Job, box: Box) -> None:
     """Label a block's basins."""
     shared = load(job.work / "plateaus.npz")
-    labels, bits = block_fragments(
-        _get(f"{job.work}/links.zarr", box), box, job.shape, (shared["places"], shared["bits"])
-    )
-    _put(f"{job.work}/links.zarr", box, bits)
-    _put(f"{job.work}/fragments.zarr", box, labels)
+    made = block_fragments(np.load(job.array("links", box)), box, job.shape, (shared["places"], shared["bits"]))
+    save_array(job.array("divided", box), made.bits)
+    save_array(job.array("fragments", box), made.labels.astype(np.uint32))
+    save_array(job.array("ids", box), made.ids)
 
 
 def faces(job: Job, box: Box) -> None:
@@ -94,28 +108,38 @@ def faces(job: Job, box: Box) -> None:
     pairs = [np.empty((0, 2), np.uint64)]
     for axis in range(3):
         if box.start[axis] > 0:
-            two = face(box, axis).grow([int(k == axis) for k in range(3)], (0, 0, 0))
-            ids, bits = _get(f"{job.work}/fragments.zarr", two), _get(f"{job.work}/links.zarr", two)
-            planes = [(np.take(ids, k, axis), np.take(bits, k, axis)) for k in (0, 1)]
+            planes = [
+                (
+                    np.load(job.array("ids", one))[_plane(job, "fragments", one, axis, k)],
+                    _plane(job, "divided", one, axis, k),
+                )
+                for one, k in ((job.in_front(box, axis), -1), (box, 0))
+            ]
             pairs.append(face_pairs(planes[0], planes[1], axis))
     save(job.file("faces", box), {"pairs": np.concatenate(pairs)})
 
 
 def edges(job: Job, box: Box) -> None:
     """Gather the contacts of a block's links, the sizes of its fragments, and which of them lie at its faces."""
-    before = tuple(int(n > 0) for n in box.start)
-    region = box.grow(before, (0, 0, 0))
-    labels = rename(_get(f"{job.work}/fragments.zarr", region), job.table("join"))
-    contacts = block_contacts(labels, _nearest(job, region), before)  # type: ignore[arg-type]
-    core = labels[box.shift([-n for n in region.start]).slices]
-    dense = relabel(core)
-    sizes = np.bincount(dense.labels.reshape(-1).astype(np.intp), minlength=dense.ids.size)
-    at_faces = {}
+    region = box.grow([int(n > 0) for n in box.start], (0, 0, 0))
+    affinities = _nearest(job, region)[(slice(None), *box.shift([-n for n in region.start]).slices)]
+    labels, names = np.load(job.array("fragments", box)), _names(job, box)
+    contacts, at_faces = [inner_contacts(labels, affinities, names)], {}
     for axis in range(3):
-        at_faces[f"low{axis}"] = np.unique(np.take(core, 0, axis))
-        at_faces[f"high{axis}"] = np.unique(np.take(core, -1, axis))
-        at_faces[f"before{axis}"] = np.unique(np.take(labels, 0, axis)) if before[axis] else np.empty(0, np.uint64)
-    save(job.file("edges", box), vars(contacts) | {"ids": dense.ids, "sizes": sizes} | at_faces)
+        first = names[np.take(labels, 0, axis)]
+        at_faces[f"low{axis}"] = np.unique(first)
+        at_faces[f"high{axis}"] = np.unique(names[np.take(labels, -1, axis)])
+        at_faces[f"before{axis}"] = np.empty(0, np.uint64)
+        if box.start[axis] > 0:
+            front = job.in_front(box, axis)
+            last = _names(job, front)[_plane(job, "fragments", front, axis, -1)]
+            at_faces[f"before{axis}"] = np.unique(last)
+            contacts.append(face_contacts(first, last, np.take(affinities[axis], 0, axis)))
+    ids, places = np.unique(names, return_inverse=True)
+    sizes = np.zeros(ids.size, np.int64)
+    np.add.at(sizes, places, np.bincount(labels.reshape(-1), minlength=names.size))
+    known = vars(BlockContacts.united(contacts)) | {"ids": ids, "sizes": sizes}
+    save(job.file("edges", box), known | at_faces)
 
 
 def link_block(job: Job, box: Box) -> None:
@@ -126,10 +150,10 @@ def link_block(job: Job, box: Box) -> None:
     sizes = np.zeros(ends.size, np.int64)
     own = known["ids"] > 0
     sizes[np.searchsorted(ends, known["ids"][own])] = known["sizes"][own]
-    real = known["largest"] > 0
-    u, v = known["u"][real], known["v"][real]
-    affinity = (known["largest"][real] / job.unit).astype(np.float32)
-    _link(job, box, PartLinks(u, v, affinity, u, v, ends, sizes), [box])
+    affinity = (known["largest"] / job.unit).astype(np.float32)
+    strong = (affinity > 0) & (job.size_rule(affinity.astype(np.float64)) > 0)  # others merge nothing
+    u, v = known["u"][strong], known["v"][strong]
+    _link(job, box, PartLinks(u, v, affinity[strong], u, v, ends, sizes), [box])
 
 
 def link_group(job: Job, box: Box, level: int) -> None:
@@ -142,9 +166,13 @@ def link_group(job: Job, box: Box, level: int) -> None:
 def _link(job: Job, box: Box, known: PartLinks, blocks: Iterable[Box]) -> None:
     frozen = np.concatenate([np.empty(0, np.uint64), *(at_outer_faces(job, box, block) for block in blocks)])
     # What has merged below is interior there, so no name of it is at an outer face.
-    ids, smallest, left = link_part(known, frozen, ConstantSize(job.size, job.size_threshold))
+    ids, smallest, left = link_part(known, frozen, job.size_rule)
     changed = ids != smallest
-    save(job.file("linkage", box), vars(left) | {"old": ids[changed], "new": smallest[changed]})
+    # Clusters that nothing more can happen to stay here.
+    open_ = np.isin(left.ids, np.concatenate([left.u, left.v, frozen]))
+    final = {"final": left.ids[~open_], "final_sizes": left.sizes[~open_]}
+    left = replace(left, ids=left.ids[open_], sizes=left.sizes[open_])
+    save(job.file("linkage", box), vars(left) | final | {"old": ids[changed], "new": smallest[changed]})
 
 
 def merge_block(job: Job, box: Box) -> None:
@@ -175,16 +203,9 @@ def _merge(job: Job, box: Box, known: PartEdges, blocks: Iterable[Box]) -> None:
 
 def write(job: Job, box: Box) -> None:
     """Write a block of the segmentation."""
-    labels = rename(_get(f"{job.work}/fragments.zarr", box), job.table("join"))
-    labels = rename(rename(labels, job.table("linkage")), job.table("segments"))
-    _put(job.output, box, labels)
-
-
-def face(box: Box, axis: int) -> Box:
-    """Return the first plane of a box along an axis."""
-    stop = [*box.stop]
-    stop[axis] = box.start[axis] + 1
-    return Box(box.start, tuple(stop))
+    names = rename(rename(_names(job, box), job.table("linkage")), job.table("segments"))
+    with open_volume(job.output, writable=True) as volume:
+        volume.write(box, names[np.load(job.array("fragments", box))])
 
 
 def at_outer_faces(job: Job, box: Box, block: Box) -> NDArray[np.uint64]:
@@ -224,17 +245,15 @@ def levels(job: Job) -> int:
     return level
 
 
-def rename(labels: NDArray[np.uint64], table: Path) -> NDArray[np.uint64]:
+def rename(ids: NDArray[np.uint64], table: Path) -> NDArray[np.uint64]:
     """Replace ids by what a table, (2, n) with ascending ids, says; others stay."""
     known = np.load(table, mmap_mode="r")
-    dense = relabel(labels)
-    at = np.searchsorted(known[0], dense.ids)
+    at = np.searchsorted(known[0], ids)
     there = at < known.shape[1]
-    there[there] = known[0][at[there]] == dense.ids[there]
-    names = dense.ids.copy()
+    there[there] = known[0][at[there]] == ids[there]
+    names = ids.copy()
     names[there] = known[1][at[there]]
-    result: NDArray[np.uint64] = names[dense.labels]
-    return result
+    return names
 
 
 def save(path: Path, arrays: Arrays) -> None:
@@ -250,11 +269,17 @@ def load(path: Path) -> Arrays:
         return dict(file)
 
 
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write one array into a file, from which parts can be read, that is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part, part.open("wb") as file:
+        np.save(file, array)
+
+
 def save_table(path: Path, old: NDArray[np.uint64], new: NDArray[np.uint64]) -> None:
     """Write a table for `rename`."""
     order = np.argsort(old)
-    with replacing(path) as part, part.open("wb") as file:
-        np.save(file, np.stack([old[order], new[order]]))
+    save_array(path, np.stack([old[order], new[order]]))
 
 
 def _nearest(job: Job, region: Box) -> NDArray[Any]:
@@ -263,14 +288,14 @@ def _nearest(job: Job, region: Box) -> NDArray[Any]:
         return known_values(with_offsets(read_affinities(volume, region), NEAREST))
 
 
-def _get(uri: str, box: Box) -> NDArray[Any]:
-    with open_volume(uri) as volume:
-        return volume.read(box)
+def _names(job: Job, box: Box) -> NDArray[np.uint64]:
+    """Return the id of each of a block's labels, what is one across faces having one."""
+    return rename(np.load(job.array("ids", box)), job.table("join"))
 
 
-def _put(uri: str, box: Box, values: NDArray[Any]) -> None:
-    with open_volume(uri, writable=True) as volume:
-        volume.write(box, values)
+def _plane(job: Job, name: str, box: Box, axis: int, place: int) -> NDArray[Any]:
+    """Read one plane of a block."""
+    return np.array(np.take(np.load(job.array(name, box), mmap_mode="r"), place, axis))
 
 
 def chunk_of(block: Sequence[int]) -> tuple[int, int, int]:
