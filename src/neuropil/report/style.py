@@ -53,7 +53,7 @@ td small,th small{color:var(--soft);font-weight:400}
 details{margin:10px 0;border:1px solid var(--rule);border-radius:6px;padding:6px 14px}
 summary{cursor:pointer;font-size:14px}
 figure{margin:0}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(400px,1fr));gap:22px 28px;margin:16px 0}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(400px,1fr));gap:22px 28px;margin:16px 0}
 .chart figcaption{font-size:14px;font-weight:600;margin-bottom:6px}
 .chart svg{width:100%;height:auto;display:block}
 .chart.wide{max-width:860px;margin:16px 0}
