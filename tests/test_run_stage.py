@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import distributed
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -163,6 +164,22 @@ def fragments(job, box):
         os.kill(os.getpid(), signal.SIGKILL)
     real(job, box)
 """
+
+
+def test_a_scheduler_that_is_not_there(
+    tmp_path: Path, affinities: str, whole: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuropil.blockwise.PATIENCE", 1)
+    words = ["run", "--input", affinities, "--output", f"{tmp_path}/ids.zarr", *HOW]
+    with distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None, silence_logs=50) as cluster:
+        said = sentence(*words, "--scheduler", cluster.scheduler_address)
+        assert f"the cluster at {cluster.scheduler_address} has no workers" in said
+        cluster.scale(1)
+        good(*words, "--scheduler", cluster.scheduler_address)
+    np.testing.assert_array_equal(load(f"{tmp_path}/ids.zarr"), whole)
+    said = sentence(*words, "--overwrite", "--scheduler", "tcp://127.0.0.1:1")
+    assert "no Dask scheduler answers at tcp://127.0.0.1:1" in said
+    assert not list(tmp_path.glob("*.unfinished"))
 
 
 def test_refusals_leave_nothing(tmp_path: Path, affinities: str) -> None:

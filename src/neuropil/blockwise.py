@@ -14,7 +14,9 @@ import json
 import logging
 import os
 import shutil
+import signal
 import socket
+import threading
 import time
 import traceback
 from collections import deque
@@ -24,13 +26,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from neuropil.errors import BlocksFailed, NeuropilError, RunMismatch
+from neuropil.errors import BlocksFailed, InputError, NeuropilError, RunMismatch
 from neuropil.files import write_json
 from neuropil.geometry import Box
 from neuropil.machine import peak_resident
 from neuropil.progress import Progress
 
 log = logging.getLogger("neuropil")
+PATIENCE = 20
+"""Seconds to wait for a scheduler, and for its first worker."""
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -247,24 +251,49 @@ def dask_pool(workers: int, memory: float | None = None, scheduler: str | None =
     workers : processes, one thread each; those of a given cluster are what they are
     memory : bytes that a worker may take before it is started anew
     scheduler : such as tcp://host:8786
+
+    Raises
+    ------
+    InputError : no scheduler answers there, or it has no workers
     """
     import distributed
 
     if scheduler is not None:
-        with distributed.Client(scheduler) as client:
-            client.wait_for_workers(1)
+        try:
+            client = distributed.Client(scheduler, timeout=PATIENCE)
+        except (OSError, ValueError) as error:
+            raise InputError(f"scheduler: no Dask scheduler answers at {scheduler} ({error})") from None
+        with client:
+            try:
+                client.wait_for_workers(1, timeout=PATIENCE)
+            except TimeoutError:
+                raise InputError(f"scheduler: the cluster at {scheduler} has no workers; start some") from None
             yield DaskPool(client)
         return
-    cluster = distributed.LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=True,
-        memory_limit="auto" if memory is None else int(memory),
-        dashboard_address=None,
-        silence_logs=logging.CRITICAL,
-    )
+    with _deaf_to_interrupts():  # what the user stops is this process, which then ends the others
+        cluster = distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit="auto" if memory is None else int(memory),
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+        )
     with cluster, distributed.Client(cluster) as client:
         yield DaskPool(client)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Let processes that are started meanwhile take no notice of Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def run_tasks(

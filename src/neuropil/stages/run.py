@@ -21,7 +21,7 @@ from pydantic import Field
 
 from neuropil.blockwise import Ledger, Pool, SerialPool, dask_pool, run_tasks
 from neuropil.config import StageConfig, Triple, dump
-from neuropil.errors import ConfigError
+from neuropil.errors import ConfigError, NeuropilError
 from neuropil.files import replacing, write_json
 from neuropil.geometry import Box
 from neuropil.machine import cores
@@ -91,10 +91,15 @@ def run(config: Config) -> StageResult:
         str(config.input), work, f"{work}/segmentation.zarr", (z, y, x), block, unit,  # type: ignore[arg-type]
         config.low, config.high, config.size, config.size_threshold, 0.0,
     )  # fmt: skip
-    with _pool(config) as pool:
-        ready = time.monotonic()
-        segments = _steps(job, config, ledger, pool, place)
-        in_blocks = time.monotonic() - ready
+    try:
+        with _pool(config) as pool:
+            ready = time.monotonic()
+            segments = _steps(job, config, ledger, pool, place)
+            in_blocks = time.monotonic() - ready
+    except (NeuropilError, OSError):
+        if not ledger.done:  # nothing to continue from
+            ledger.remove()
+        raise
     with open_volume(job.output) as made:
         copy_volume(made, config.output, metadata=Metadata(kind="labels", **place), overwrite=config.overwrite)
     seconds = time.monotonic() - start
