@@ -181,3 +181,18 @@ def _stored(affinities: Affinities, offset: Offset) -> tuple[int, tuple[slice, s
     if back not in affinities.offsets:
         raise InputError(f"affinities have no links {offset} or {back}; theirs are {affinities.offsets}")
     return affinities.offsets.index(back), inside_of(affinities.shape, back)
+
+
+def cut_masked(values: NDArray[Any], masked: NDArray[np.bool_]) -> None:
+    """Set nearest links to 0 that have an end where `masked`, (z, y, x), is true, in place.
+
+    `values` are those of the links (-1, 0, 0), (0, -1, 0), (0, 0, -1), (3, z, y, x).
+
+    >>> values = np.ones((3, 1, 1, 4))
+    >>> cut_masked(values, np.array([[[False, True, False, False]]]))
+    >>> values[2].tolist()
+    [[[1.0, 0.0, 0.0, 1.0]]]
+    """
+    for axis, channel in enumerate(values):
+        channel[masked] = 0
+        np.moveaxis(channel, axis, 0)[1:][np.moveaxis(masked, axis, 0)[:-1]] = 0

@@ -10,6 +10,7 @@ STAGES = {
     "convert": "copy a volume into another format",
     "data": "list or fetch public data sets",
     "synthetic": "make a realistic stack with perfect truth",
+    "defects": "find sections that cannot be trusted, and write them as a mask",
     "train": "train networks, recursively where asked",
     "models": "list the packaged models, or tell about one",
     "predict": "run trained networks densely over a volume",

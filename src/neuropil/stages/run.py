@@ -21,7 +21,7 @@ from pydantic import Field
 
 from neuropil.blockwise import Ledger, Pool, SerialPool, dask_pool, run_tasks
 from neuropil.config import StageConfig, Triple, dump
-from neuropil.errors import ConfigError, NeuropilError
+from neuropil.errors import ConfigError, InputError, NeuropilError
 from neuropil.files import replacing, write_json
 from neuropil.geometry import Box
 from neuropil.machine import cores
@@ -51,6 +51,8 @@ class Config(StageConfig):
     input: str = Field(description="URI of affinities")
     output: str = Field(description="URI of the segmentation to write (uint64)")
     block: Triple = Field((64, 512, 512), description="voxels z,y,x of a block; decides memory, not the result")
+    mask: str | None = Field(None, description="URI of a mask (z, y, x), such as `neuropil defects` writes")
+    bridge: int = Field(2, ge=0, description="a voxel that is masked in more sections on end loses its links")
     low: float = Field(0.3, description="links at or below this affinity do not count")
     high: float = Field(0.999, description="links at or above this affinity always join")
     size: float = Field(256, ge=0, description="fragments below this many voxels are merged ...")
@@ -83,13 +85,14 @@ def run(config: Config) -> StageResult:
         check_affinity_volume(volume)
         z, y, x = volume.spatial_shape
         place = placed(volume, Box.of_shape((z, y, x)))
+        _check_mask(config, (z, y, x))
         unit = 255 if volume.dtype == np.uint8 and volume.metadata.scale in (None, 1 / 255) else STEPS
     ledger = Ledger(sidecar(config.output, "unfinished"), _parameters(config), fresh=config.fresh)
     work = ledger.folder.absolute()
     block = tuple(min(n, extent) for n, extent in zip(config.block, (z, y, x)))
     job = Job(
         str(config.input), work, f"{work}/segmentation.zarr", (z, y, x), block, unit,  # type: ignore[arg-type]
-        config.low, config.high, config.size, config.size_threshold, 0.0,
+        config.low, config.high, config.size, config.size_threshold, 0.0, config.mask, config.bridge,
     )  # fmt: skip
     try:
         with _pool(config) as pool:
@@ -116,6 +119,14 @@ def run(config: Config) -> StageResult:
     rate = z * y * x / seconds / 1e6
     text = f"{config.output}: {segments} segments in {(z, y, x)}, {seconds:.1f} s, {rate:.2f} Mvoxel/s"
     return StageResult(text, {"output": config.output, "segments": segments, "shape": (z, y, x), **record})
+
+
+def _check_mask(config: Config, shape: tuple[int, ...]) -> None:
+    """Refuse a mask that does not belong to the affinities."""
+    if config.mask is not None:
+        with open_volume(config.mask) as mask:
+            if mask.shape != shape:
+                raise InputError(f"mask must have the extent of the affinities, {shape}; {mask.uri} has {mask.shape}")
 
 
 def _parameters(config: Config) -> dict[str, Any]:

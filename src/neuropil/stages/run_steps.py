@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuropil.defects import long_runs
 from neuropil.files import replacing
 from neuropil.geometry import Box, grid
 from neuropil.segmentation.affinities import NEAREST
-from neuropil.segmentation.affinity_moves import known_values, with_offsets
+from neuropil.segmentation.affinity_moves import cut_masked, known_values, with_offsets
 from neuropil.segmentation.agglomeration_parts import PartEdges, agglomerate_part, unite
 from neuropil.segmentation.contacts_blocks import BlockContacts, face_contacts, inner_contacts
 from neuropil.segmentation.linkage import ConstantSize
@@ -42,6 +43,7 @@ class Job:
     shape, block : voxels z, y, x of the volume and of a block
     unit : steps of affinity in which sums are kept, 255 or 2**24
     low, high, size, size_threshold, least : thresholds, as `neuropil segment` has them
+    mask : URI or None; voxels where it is not 0 in more than `bridge` sections on end have no links
     """
 
     affinities: str
@@ -55,6 +57,8 @@ class Job:
     size: float
     size_threshold: float
     least: float
+    mask: str | None
+    bridge: int
 
     @property
     def whole(self) -> Box:
@@ -285,7 +289,20 @@ def save_table(path: Path, old: NDArray[np.uint64], new: NDArray[np.uint64]) -> 
 def _nearest(job: Job, region: Box) -> NDArray[Any]:
     """Read the affinities of nearest links."""
     with open_volume(job.affinities) as volume:
-        return known_values(with_offsets(read_affinities(volume, region), NEAREST))
+        links = known_values(with_offsets(read_affinities(volume, region), NEAREST))
+    if job.mask is None:
+        return links
+    links = links.copy()
+    cut_masked(links, _masked(job, region))
+    return links
+
+
+def _masked(job: Job, region: Box) -> NDArray[np.bool_]:
+    """Tell which voxels are masked in more sections on end than the network bridges."""
+    wide = region.grow((job.bridge, 0, 0)).clip(job.whole)
+    with open_volume(job.mask or "") as volume:
+        masked = volume.read(wide) != 0
+    return long_runs(masked, job.bridge)[region.shift([-n for n in wide.start]).slices]
 
 
 def _names(job: Job, box: Box) -> NDArray[np.uint64]:
