@@ -17,6 +17,7 @@ from small import OFFSET, VOXEL_SIZE, command, good, load, sentence, store, unto
 
 from neuropil.blockwise import SerialPool
 from neuropil.geometry import Box
+from neuropil.segmentation.affinities import NEAREST
 from neuropil.stages.run_steps import Job
 from neuropil.volume import open_volume
 
@@ -83,6 +84,18 @@ class Stopping(SerialPool):
             raise KeyboardInterrupt
         Stopping.left -= 1
         return super().next()
+
+
+def test_floats_and_bytes_of_another_scale(tmp_path: Path, affinities: str) -> None:
+    values = load(affinities)
+    offsets = ((0, 0, 9), (0, 0, 1), (0, 1, 0), (1, 0, 0))
+    told = {"kind": "affinities", "offsets": offsets}
+    for name, array, scale in (("f", values / np.float32(255), None), ("b", values // 2, 1 / 127)):
+        uri = store(f"{tmp_path}/{name}.zarr", array, **told, **({} if scale is None else {"scale": scale}))
+        good("segment", "--input", uri, "--output", f"{tmp_path}/{name}1.zarr", "--method", "mean", *HOW)
+        words = ["run", "--input", uri, "--output", f"{tmp_path}/{name}2.zarr", *HOW, "--block", "7,20,22"]
+        good(*words, "--executor", "serial")
+        np.testing.assert_array_equal(load(f"{tmp_path}/{name}1.zarr"), load(f"{tmp_path}/{name}2.zarr"))
 
 
 @pytest.mark.parametrize("after", [0, 1, 21, 33, 42, 57])
@@ -185,8 +198,10 @@ def test_a_scheduler_that_is_not_there(
 def test_refusals_leave_nothing(tmp_path: Path, affinities: str) -> None:
     boundary = store(f"{tmp_path}/b.zarr", np.zeros((4, 5, 6), np.uint8), kind="boundary")
     bare = store(f"{tmp_path}/bare.zarr", np.zeros((3, 4, 5, 6), np.uint8))
+    scaleless = store(f"{tmp_path}/s.zarr", np.zeros((3, 4, 5, 6), np.uint8), kind="affinities", offsets=NEAREST)
     out = ["--output", f"{tmp_path}/ids.zarr"]
     with untouched(tmp_path):
+        assert "holds bytes and says no scale" in sentence("run", "--input", scaleless, *out)
         assert "must hold affinities" in sentence("run", "--input", boundary, *out)
         assert "does not say which voxels" in sentence("run", "--input", bare, *out)
         assert "low and high" in sentence("run", "--input", affinities, *out, "--low", 0.9, "--high", 0.1)

@@ -33,7 +33,7 @@ from neuropil.stages import StageResult, run_steps
 from neuropil.stages.affinities import check_affinity_volume
 from neuropil.stages.common import placed, refuse_outputs, sidecar, versions
 from neuropil.stages.run_steps import Job, chunk_of, group_boxes, levels, load, save_table
-from neuropil.volume import Metadata, create_volume, open_volume
+from neuropil.volume import Metadata, Volume, create_volume, open_volume
 from neuropil.volume.copying import copy_volume
 
 EXAMPLES = [
@@ -86,7 +86,7 @@ def run(config: Config) -> StageResult:
         z, y, x = volume.spatial_shape
         place = placed(volume, Box.of_shape((z, y, x)))
         _check_mask(config, (z, y, x))
-        unit = 255 if volume.dtype == np.uint8 and volume.metadata.scale in (None, 1 / 255) else STEPS
+        unit = _unit(volume)
     ledger = Ledger(sidecar(config.output, "unfinished"), _parameters(config), fresh=config.fresh)
     work = ledger.folder.absolute()
     block = tuple(min(n, extent) for n, extent in zip(config.block, (z, y, x)))
@@ -119,6 +119,22 @@ def run(config: Config) -> StageResult:
     rate = z * y * x / seconds / 1e6
     text = f"{config.output}: {segments} segments in {(z, y, x)}, {seconds:.1f} s, {rate:.2f} Mvoxel/s"
     return StageResult(text, {"output": config.output, "segments": segments, "shape": (z, y, x), **record})
+
+
+def _unit(volume: Volume) -> int:
+    """Return the steps in which affinities are added up.
+
+    Raises
+    ------
+    InputError : bytes whose scale is not recorded, which a single block cannot tell
+    """
+    scale = volume.metadata.scale
+    if volume.dtype == np.uint8 and scale is None:
+        raise InputError(
+            f"{volume.uri} holds bytes and says no scale; record it with neuropil convert --scale 0.00392156862745098"
+            " for 0 to 255"
+        )
+    return 255 if volume.dtype == np.uint8 and np.isclose(scale or 0, 1 / 255) else STEPS
 
 
 def _check_mask(config: Config, shape: tuple[int, ...]) -> None:
