@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -211,14 +211,15 @@ def _joined(pairs: Any) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     return ids[changed], smallest[changed]
 
 
-def _everywhere(job: Job, step: str) -> list[dict[str, NDArray[Any]]]:
-    """Return what a step knows of all boxes of all levels."""
-    return [load(job.file(step, box)) for level in range(levels(job) + 1) for box in group_boxes(job, level)]
+def _everywhere(job: Job, step: str, names: Sequence[str]) -> list[dict[str, NDArray[Any]]]:
+    """Return some of what a step knows of all boxes of all levels."""
+    boxes = [box for level in range(levels(job) + 1) for box in group_boxes(job, level)]
+    return [load(job.file(step, box), names) for box in boxes]
 
 
 def _name_linked(job: Job, dust: float, path: Path) -> None:
     """Write the table fragment -> segment after linkage, 0 for dust; and the list of segments."""
-    known = _everywhere(job, "linkage")
+    known = _everywhere(job, "linkage", ("old", "new", "final", "final_sizes"))
     ids, smallest = _joined(np.stack([one["old"], one["new"]], 1) for one in known)
     nodes = np.concatenate([one["final"] for one in known])
     small = nodes[np.concatenate([one["final_sizes"] for one in known]) < dust]
@@ -230,8 +231,8 @@ def _name_linked(job: Job, dust: float, path: Path) -> None:
 def _cut(job: Job, threshold: float | None) -> int:
     """Write the merge tree and the table segment -> label; return the number of labels."""
     nodes = load(job.work / "nodes.npz")["ids"]
-    names = Merges.__dataclass_fields__
-    merges = Merges.joined([Merges(**{k: one[k] for k in names}) for one in _everywhere(job, "agglomeration")])
+    names = tuple(Merges.__dataclass_fields__)
+    merges = Merges.joined([Merges(**one) for one in _everywhere(job, "agglomeration", names)])
     u, v = (np.searchsorted(nodes, end).astype(np.uint64) + np.uint64(1) for end in (merges.u, merges.v))
     tree = MergeTree(u, v, (merges.score / np.float32(job.unit)).astype(np.float32), nodes.size)
     with replacing(job.work / "tree.npz") as part, part.open("wb") as file:

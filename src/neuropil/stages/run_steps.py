@@ -162,8 +162,10 @@ def link_block(job: Job, box: Box) -> None:
 
 def link_group(job: Job, box: Box, level: int) -> None:
     """Merge small fragments across what lies between the parts of a box."""
-    parts = [load(job.file("linkage", part)) for part in children(job, box, level)]
-    united = PartLinks.united([PartLinks(**{k: part[k] for k in PartLinks.__dataclass_fields__}) for part in parts])
+    names = PartLinks.__dataclass_fields__
+    united = PartLinks.united(
+        [PartLinks(**load(job.file("linkage", part), names)) for part in children(job, box, level)]
+    )
     _link(job, box, united, blocks_of(job, box))
 
 
@@ -181,7 +183,7 @@ def _link(job: Job, box: Box, known: PartLinks, blocks: Iterable[Box]) -> None:
 
 def merge_block(job: Job, box: Box) -> None:
     """Agglomerate a block's segments, as far as it can tell."""
-    known = load(job.file("edges", box))
+    known = load(job.file("edges", box), ("u", "v", "total", "count"))
     u, v = (rename(known[end], job.table("linkage")) for end in ("u", "v"))
     real = (u != 0) & (v != 0) & (u != v)
     u, v = np.minimum(u, v)[real], np.maximum(u, v)[real]
@@ -193,8 +195,9 @@ def merge_block(job: Job, box: Box) -> None:
 
 def merge_group(job: Job, box: Box, level: int) -> None:
     """Agglomerate across what lies between the parts of a box."""
-    parts = [load(job.file("agglomeration", part)) for part in children(job, box, level)]
-    known = unite([PartEdges(**{k: part[f"left_{k}"] for k in PartEdges.__dataclass_fields__}) for part in parts])
+    names = {f"left_{name}": name for name in PartEdges.__dataclass_fields__}
+    parts = [load(job.file("agglomeration", part), names) for part in children(job, box, level)]
+    known = unite([PartEdges(**{names[key]: value for key, value in part.items()}) for part in parts])
     _merge(job, box, known, blocks_of(job, box))
 
 
@@ -267,10 +270,10 @@ def save(path: Path, arrays: Arrays) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # names of arrays, no option
 
 
-def load(path: Path) -> Arrays:
-    """Read the arrays of a file."""
+def load(path: Path, names: Iterable[str] | None = None) -> Arrays:
+    """Read some arrays of a file, or all."""
     with np.load(path) as file:
-        return dict(file)
+        return {name: file[name] for name in (file.files if names is None else names)}
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
