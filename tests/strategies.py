@@ -23,6 +23,13 @@ def labels(shape: tuple[int, ...] | st.SearchStrategy = shapes, elements: st.Sea
 
 
 @st.composite
+def cuts(draw: st.DrawFn, extent: int) -> list[int]:
+    """Where an axis is cut into at most five blocks of any length, its ends included."""
+    inner = draw(st.lists(st.integers(1, extent - 1), unique=True, max_size=4)) if extent > 1 else []
+    return [0, *sorted(inner), extent]
+
+
+@st.composite
 def label_pairs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Two volumes of labels and a mask of the same shape."""
     shape = draw(shapes)

@@ -7,6 +7,7 @@ from itertools import pairwise, product
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import cuts
 
 from neuropil.segmentation import agglomeration
 from neuropil.segmentation.agglomeration import agglomerate
@@ -37,11 +38,6 @@ def edges_of(links: list) -> PartEdges:
     )
 
 
-def cuts(draw, extent: int) -> list[int]:
-    inner = draw(st.lists(st.integers(1, extent - 1), unique=True, max_size=3)) if extent > 1 else []
-    return [0, *sorted(inner), extent]
-
-
 @some
 @given(st.data(), st.integers(2, 40), st.sampled_from([3, 40, 255]), st.sampled_from([0, 3, 128]))
 def test_parts_make_the_merges_of_the_whole(data, fragments, levels, few):
@@ -54,7 +50,7 @@ def test_parts_make_the_merges_of_the_whole(data, fragments, levels, few):
     links = links_of(labels, values)
     whole, rest = agglomerate_part(edges_of(links), [])
     assert rest.u.size == 0
-    borders = [cuts(data.draw, n) for n in shape]
+    borders = [data.draw(cuts(n)) for n in shape]
     owner = np.zeros(shape, int)
     blocks = list(product(*(pairwise(along) for along in borders)))
     for k, spans in enumerate(blocks):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import cuts
 
 from neuropil.errors import InputError
 from neuropil.geometry import Box
@@ -18,11 +19,6 @@ from neuropil.segmentation.linkage_parts import PartLinks, link_part
 from neuropil.segmentation.region_graph import region_edges
 
 some = settings(max_examples=150, deadline=None)
-
-
-def cuts(draw, extent: int) -> list[int]:
-    inner = draw(st.lists(st.integers(1, extent - 1), unique=True, max_size=3)) if extent > 1 else []
-    return [0, *sorted(inner), extent]
 
 
 @st.composite
@@ -36,7 +32,7 @@ def volumes(draw):
     links = (rng.integers(0, levels + 1, (3, *shape)) * (255 // levels)).astype(np.uint8)
     if draw(st.booleans()):
         links = rng.random((3, *shape), dtype=np.float32)
-    borders = [cuts(draw, n) for n in shape]
+    borders = [draw(cuts(n)) for n in shape]
     return fragments, links, [Box(*zip(*spans)) for spans in product(*(pairwise(along) for along in borders))]
 
 

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import distributed
 import numpy as np
@@ -15,7 +14,7 @@ import pytest
 from scipy import ndimage
 from small import OFFSET, VOXEL_SIZE, command, good, load, sentence, store, untouched
 
-from neuropil.blockwise import SerialPool
+from neuropil.blockwise import Outcome, SerialPool
 from neuropil.geometry import Box
 from neuropil.segmentation.affinities import NEAREST
 from neuropil.stages.run_steps import Job
@@ -79,7 +78,7 @@ class Stopping(SerialPool):
 
     left = 0
 
-    def next(self) -> tuple[Box, dict[str, Any], BaseException | None]:
+    def next(self) -> Outcome:
         if Stopping.left == 0:
             raise KeyboardInterrupt
         Stopping.left -= 1

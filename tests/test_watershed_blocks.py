@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from strategies import cuts
 
 from neuropil.errors import InputError
 from neuropil.geometry import Box
@@ -56,11 +57,6 @@ def in_blocks(affinities: np.ndarray, borders: list[list[int]], low: float, high
     return ids
 
 
-def cuts(draw, extent: int) -> list[int]:
-    inner = draw(st.lists(st.integers(1, extent - 1), unique=True, max_size=4)) if extent > 1 else []
-    return [0, *sorted(inner), extent]
-
-
 @some
 @given(
     st.data(), st.sampled_from([1, 2, 4, 9, 255]), st.booleans(), st.sampled_from([(0.0, 1.0), (0.3, 0.6), (0.1, 2)])
@@ -72,7 +68,7 @@ def test_blocks_make_the_basins_of_the_whole(data, levels, as_bytes, thresholds)
     steps = rng.integers(0, levels + 1, (3, *shape))
     links = (steps * (255 // levels)).astype(np.uint8) if as_bytes else (steps / levels).astype(np.float32)
     low, high = thresholds
-    borders = [cuts(data.draw, n) for n in shape]
+    borders = [data.draw(cuts(n)) for n in shape]
     ids = in_blocks(links, borders, low, high)
     np.testing.assert_array_equal(relabel(ids).labels, watershed(links, low=low, high=high))
     if ids.any():

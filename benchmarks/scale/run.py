@@ -1,6 +1,6 @@
 """What blocks cost, and what they survive: `neuropil run` beside `neuropil segment`, on one worker and on two.
 
-    python benchmarks/scale/run.py [--quick] [--json FILE]
+    python benchmarks/scale/run.py [--quick] [--measure NAMES] [--repeats N] [--json FILE]
 
 Affinities of synthetic tissue, bytes on disk, mirrored to the wanted size. Whole and blocks are timed by the clock, in
 turn, as a user waits for them, but without the start of the interpreter and of the cluster's processes, which a volume
@@ -72,12 +72,14 @@ def whole(uri: str, out: Path) -> None:
 
 def measure_overhead(figures: dict, folder: Path, shape: tuple, block: tuple, repeats: int) -> None:
     uri = stored(folder, shape)
+    small = stored(folder, (8, 32, 32))  # compiles what is not compiled yet
+    whole(small, folder / "whole.zarr")
+    in_blocks(small, folder / "blocks.zarr", (4, 16, 16), executor="serial")
     took: list[tuple[float, float]] = []
-    for k in range(repeats + 1):
+    for _ in range(repeats):
         once = clock(lambda: whole(uri, folder / "whole.zarr"))
         parts = clock(lambda: in_blocks(uri, folder / "blocks.zarr", block, executor="serial"))
-        if k or not repeats:
-            took.append((once, parts))
+        took.append((once, parts))
     assert equal(folder / "whole.zarr", folder / "blocks.zarr")
     one, many = (statistics.median(column) for column in zip(*took))
     figures |= {
@@ -157,6 +159,8 @@ def equal(a: Path, b: Path) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller volumes, fewer repeats")
+    parser.add_argument("--measure", default="overhead,workers,memory,kills", help="some of these")
+    parser.add_argument("--repeats", type=int, help="of what is timed; 1 if quick, else 3")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
@@ -166,10 +170,15 @@ def main() -> None:
         folder = Path(name)
         shape, block = ((64, 256, 256), (32, 128, 128)) if quick else ((100, 1024, 1024), (50, 512, 512))
         sizes = [(64, 256, 256), (64, 512, 512)] if quick else [(100, 1024, 1024), (256, 1024, 2048), (512, 2048, 2048)]
-        measure_overhead(figures, folder, shape, block, 1 if quick else 3)
-        measure_workers(figures, folder, shape, block, 1 if quick else 3)
-        measure_memory(figures, folder, sizes, block)
-        measure_kills(figures, folder, sizes[0] if quick else shape, block, 3 if quick else 20)
+        repeats = options.repeats or (1 if quick else 3)
+        works = {
+            "overhead": lambda: measure_overhead(figures, folder, shape, block, repeats),
+            "workers": lambda: measure_workers(figures, folder, shape, block, repeats),
+            "memory": lambda: measure_memory(figures, folder, sizes, block),
+            "kills": lambda: measure_kills(figures, folder, sizes[0] if quick else shape, block, 3 if quick else 20),
+        }
+        for name in options.measure.split(","):
+            works[name]()
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
     for key, value in figures.items():

@@ -20,9 +20,10 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -65,10 +66,10 @@ class Ledger:
             self._start(parameters)
         self.done = self._read()
 
-    def record(self, name: str, box: Box, seconds: float, **facts: Any) -> None:
+    def record(self, name: str, box: Box, seconds: float, facts: Mapping[str, Any] | None = None) -> None:
         """Mark one block of the step `name` as done; its data must be on disk already. Facts are for people."""
         about = {"step": name, "start": box.start, "stop": box.stop, "seconds": round(seconds, 3)}
-        line = json.dumps(about | facts)
+        line = json.dumps(about | dict(facts or {}))
         with self._path.open("a") as file:
             file.write(line + "\n")
             file.flush()
@@ -181,6 +182,16 @@ def run_blocks(
     return skipped
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a block went: its seconds, facts for people (host, peak memory), the error if there was one."""
+
+    box: Box
+    seconds: float = 0.0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    error: BaseException | None = None
+
+
 class Pool(Protocol):
     """Where blocks are computed."""
 
@@ -189,8 +200,8 @@ class Pool(Protocol):
     def submit(self, work: Callable[[Box], None], box: Box) -> None:
         """Have `work(box)` done some time."""
 
-    def next(self) -> tuple[Box, dict[str, Any], BaseException | None]:
-        """Wait for one of the submitted blocks; return it, facts of how it went, and the error if there was one."""
+    def next(self) -> Outcome:
+        """Wait for one of the submitted blocks."""
 
 
 class SerialPool:
@@ -205,13 +216,13 @@ class SerialPool:
         """Keep the block until it is asked for."""
         self._waiting.append((work, box))
 
-    def next(self) -> tuple[Box, dict[str, Any], BaseException | None]:
+    def next(self) -> Outcome:
         """Compute the next block."""
         work, box = self._waiting.popleft()
         try:
-            return box, _timed(work, box), None
+            return _timed(work, box)
         except Exception as error:
-            return box, {}, error
+            return Outcome(box, error=error)
 
 
 class DaskPool:
@@ -235,11 +246,11 @@ class DaskPool:
         self._boxes[future.key] = box
         self._done.add(future)
 
-    def next(self) -> tuple[Box, dict[str, Any], BaseException | None]:
+    def next(self) -> Outcome:
         """Wait for any block."""
         future = next(self._done)
         box, error = self._boxes.pop(future.key), future.exception()
-        return box, {} if error is not None else future.result(), error
+        return future.result() if error is None else Outcome(box, error=error)
 
 
 @contextmanager
@@ -317,11 +328,12 @@ def run_tasks(
         while waiting and flying < 2 * pool.size:
             pool.submit(work, waiting.popleft())
             flying += 1
-        box, facts, error = pool.next()
+        made = pool.next()
+        box, error = made.box, made.error
         flying -= 1
         tried[box] = tried.get(box, 0) + 1
         if error is None:
-            ledger.record(name, box, **facts, tries=tried[box])
+            ledger.record(name, box, made.seconds, {**made.facts, "tries": tried[box]})
             progress.advance()
         elif tried[box] < tries and not isinstance(error, NeuropilError):
             log.warning("%s, block %s: %r; it is tried again", name, box.start, error)
@@ -338,12 +350,9 @@ def run_tasks(
         ) from error
 
 
-def _timed(work: Callable[[Box], None], box: Box) -> dict[str, Any]:
-    """Compute a block; return its seconds, the host, and the most memory that its process has had so far."""
+def _timed(work: Callable[[Box], None], box: Box) -> Outcome:
+    """Compute a block; the peak memory is that of the process so far."""
     start = time.monotonic()
     work(box)
-    return {
-        "seconds": time.monotonic() - start,
-        "host": socket.gethostname(),
-        "peak_mb": round(peak_resident() / 1e6),
-    }
+    facts = {"host": socket.gethostname(), "peak_mb": round(peak_resident() / 1e6)}
+    return Outcome(box, time.monotonic() - start, facts)

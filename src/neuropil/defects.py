@@ -41,8 +41,8 @@ class SectionFacts:
     empty
         Share of squares of 32 pixels whose grey values do not vary.
     sharpness
-        Log of the variance of second differences between next pixels over that between pixels four apart: fine
-        detail against coarse, whatever the contrast.
+        Log of the mean square of second differences along x of pixels over that of means of four: fine detail against
+        coarse, whatever the contrast.
     shift
         (z, 2): pixels y, x by which the section lies off the last one before that is not half empty; 0 for the first
         and for those that are.
@@ -112,8 +112,8 @@ def section_facts(read: Callable[[int], NDArray[np.generic]], depth: int) -> Sec
         if section.ndim != 2 or min(section.shape) < TILE:
             raise InputError(f"sections must be (y, x), at least {TILE} pixels along each; got {section.shape}")
         full = ~empty_squares(section)
-        where = np.kron(full, np.ones((TILE, TILE), bool))
-        inside = section if full.all() else section[: where.shape[0], : where.shape[1]][where]
+        where = pixels_of(full, section.shape)
+        inside = section if full.all() else section[where]
         if full.mean() <= 0.5:
             rows.append((np.nan, np.nan, 1 - full.mean(), np.nan))
             continue
@@ -196,6 +196,18 @@ def long_runs(masked: NDArray[np.bool_], most: int) -> NDArray[np.bool_]:
     """
     line = np.ones((most + 1, 1, 1), bool)
     return np.asarray(ndimage.binary_opening(masked, line))
+
+
+def pixels_of(squares: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return the pixels, bool (y, x) of a shape, that lie in the squares which are true.
+
+    >>> pixels_of(np.array([[True, False]]), (40, 70))[[0, 0, 39], [31, 32, 0]].tolist()
+    [True, False, False]
+    """
+    pixels = np.zeros(shape, np.bool_)
+    wide = np.kron(squares, np.ones((TILE, TILE), np.bool_))
+    pixels[: wide.shape[0], : wide.shape[1]] = wide
+    return pixels
 
 
 def _usual(values: NDArray[np.float64], left_out: NDArray[np.bool_], reach: int) -> tuple[NDArray[np.float64], float]:

@@ -86,11 +86,12 @@ def count_pairs(starts, first, last, ids, seen):
 
 
 @njit(cache=True, nogil=True)
-def gather(starts, first, last, ids, values, seen, lowest, u, v, total, count, largest):
+def gather(starts, first, last, ids, values, seen, lowest, out):
     """Write the pairs of buckets first ... last - 1, ascending, with sum, number and maximum of their contacts.
 
-    seen is one place per id, all 0.
+    seen is one place per id, all 0; out is u, v, total, count, largest.
     """
+    u, v, total, count, largest = out
     n = 0
     for k in range(first, last):
         base = n

@@ -30,54 +30,57 @@ def _mutual(bits, z, y, x, k):
 
 
 @njit(cache=True, nogil=True)
+def _inside(start, stop, place):
+    a, b, c = place
+    return start[0] <= a < stop[0] and start[1] <= b < stop[1] and start[2] <= c < stop[2]
+
+
+@njit(cache=True, nogil=True)
 def _crosses(bits, start, stop, z, y, x):
     """Tell whether a mutual link of a voxel leads out of the box."""
+    crosses = False
     for k in range(6):
-        if _mutual(bits, z, y, x, k):
-            a, b, c = _neighbour(z, y, x, k)
-            if not (start[0] <= a < stop[0] and start[1] <= b < stop[1] and start[2] <= c < stop[2]):
-                return True
-    return False
+        crosses |= _mutual(bits, z, y, x, k) and not _inside(start, stop, _neighbour(z, y, x, k))
+    return crosses
+
+
+@njit(cache=True, nogil=True)
+def _flood(bits, start, stop, place, stack, marks):
+    """Mark the part of a voxel's plateau that lies in a box; return the stack, perhaps a longer one."""
+    height, width = bits.shape[1], bits.shape[2]
+    marks[place] = True
+    stack[0] = (place[0] * height + place[1]) * width + place[2]
+    n = 1
+    while n > 0:
+        n -= 1
+        x, rest = stack[n] % width, stack[n] // width
+        y, z = rest % height, rest // height
+        if n + 6 > stack.size:
+            stack = np.concatenate((stack, stack))
+        for k in range(6):
+            there = _neighbour(z, y, x, k)
+            if _mutual(bits, z, y, x, k) and _inside(start, stop, there) and not marks[there]:
+                marks[there] = True
+                stack[n] = (there[0] * height + there[1]) * width + there[2]
+                n += 1
+    return stack
 
 
 @njit(cache=True, nogil=True)
 def mark_shared(bits, top, start, stop, marks):
     """Mark the voxels of a box on plateaus that go on outside it; top, bool, excludes those of greatest affinity.
 
-    marks, bool, False before, has the shape of bits. Returns how many are marked.
+    marks, bool, False before, has the shape of bits.
     """
     stack = np.empty(1024, np.int64)
-    count = 0
-    height, width = bits.shape[1], bits.shape[2]
     for z in range(start[0], stop[0]):
         for y in range(start[1], stop[1]):
             edge = z == start[0] or z == stop[0] - 1 or y == start[1] or y == stop[1] - 1
             for x in range(start[2], stop[2]):
                 if not edge and start[2] < x < stop[2] - 1:
                     continue
-                if marks[z, y, x] or top[z, y, x] or not _crosses(bits, start, stop, z, y, x):
-                    continue
-                marks[z, y, x] = True
-                stack[0] = (z * height + y) * width + x
-                n = 1
-                while n > 0:
-                    n -= 1
-                    u = stack[n]
-                    count += 1
-                    c, rest = u % width, u // width
-                    b, a = rest % height, rest // height
-                    if n + 6 > stack.size:
-                        stack = np.concatenate((stack, stack))
-                    for k in range(6):
-                        if not _mutual(bits, a, b, c, k):
-                            continue
-                        d, e, f = _neighbour(a, b, c, k)
-                        inside = start[0] <= d < stop[0] and start[1] <= e < stop[1] and start[2] <= f < stop[2]
-                        if inside and not marks[d, e, f]:
-                            marks[d, e, f] = True
-                            stack[n] = (d * height + e) * width + f
-                            n += 1
-    return count
+                if not marks[z, y, x] and not top[z, y, x] and _crosses(bits, start, stop, z, y, x):
+                    stack = _flood(bits, start, stop, (z, y, x), stack, marks)
 
 
 @njit(cache=True, nogil=True)

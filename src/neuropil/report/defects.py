@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ def render_defects(
     title: str,
     known: SectionFacts,
     found: Mapping[Kind, NDArray[np.bool_]],
-    pictures: Mapping[int, NDArray[np.uint8]],
+    pictures: Mapping[int, NDArray[Any]],
     first: int,
 ) -> str:
     """Return a page of HTML that needs nothing else.
@@ -38,7 +39,7 @@ def render_defects(
     known, found
         Of the sections, from `neuropil.defects`.
     pictures
-        Small pictures (y, x) of sections that were found, by their number in `known`.
+        Sections (y, x) that were found, of any real dtype, by their number in `known`; they are shown small.
     first
         Number of the first section in the volume.
 
@@ -53,7 +54,7 @@ def render_defects(
     about: dict[str, str] = {kind: f"{int(found[kind].sum())} sections" for kind in KINDS}
     charts = "".join(_chart(name, known, found, first) for name in _MEASURES)
     cases = "".join(
-        f'<figure><img src="{png_uri(picture)}" alt="section {z + first}"><figcaption>section {z + first}: '
+        f'<figure><img src="{png_uri(_small(picture))}" alt="section {z + first}"><figcaption>section {z + first}: '
         f"{text(', '.join(kind for kind in KINDS if found[kind][z]))}</figcaption></figure>"
         for z, picture in pictures.items()
     )
@@ -83,3 +84,12 @@ def _chart(name: str, known: SectionFacts, found: Mapping[Kind, NDArray[np.bool_
     room = 0.05 * (high - low) or 0.5
     axes = Axes("section", unit, (float(first), float(max(sections[-1], first + 1))), (low - room, high + room))
     return line_chart(title, [line, *flagged], axes)
+
+
+def _small(section: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return a section of at most 200 pixels along an axis, dark to bright."""
+    step = max(1, -(-max(section.shape) // 200))
+    grey = section[::step, ::step].astype(np.float32)
+    low, high = (0.0, 255.0) if section.dtype == np.uint8 else np.percentile(grey, [1, 99])
+    shown: NDArray[np.uint8] = np.rint(255 * ((grey - low) / max(high - low, 1e-6)).clip(0, 1)).astype(np.uint8)
+    return shown

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -114,7 +115,14 @@ def unite(parts: Sequence[PartEdges]) -> PartEdges:
     return PartEdges(u[starts], v[starts], total, count, first_u[last], first_v[last])
 
 
-def agglomerate_part(edges: PartEdges, frozen: ArrayLike, *, least: float = 0.0) -> tuple[Merges, PartEdges]:
+class Agglomerated(NamedTuple):
+    """What a part can tell: its merges, and the edges that are left."""
+
+    merges: Merges
+    left: PartEdges
+
+
+def agglomerate_part(edges: PartEdges, frozen: ArrayLike, *, least: float = 0.0) -> Agglomerated:
     r"""Merge what a part can decide, by mean affinity; return the merges, and the edges that are left.
 
     Parameters
@@ -128,11 +136,9 @@ def agglomerate_part(edges: PartEdges, frozen: ArrayLike, *, least: float = 0.0)
 
     Returns
     -------
-    merges
-        Those of the whole volume's merge tree that the part can tell.
-    left
-        Edges between the clusters that are left, to be united with those of other parts. Of the last part, nothing of
-        which is frozen, those below `least`.
+    Agglomerated
+        Merges of the whole volume's tree, and edges between the clusters that are left, to be united with those of
+        other parts; of the last part, nothing of which is frozen, those below `least`.
 
     Raises
     ------
@@ -167,4 +173,4 @@ def agglomerate_part(edges: PartEdges, frozen: ArrayLike, *, least: float = 0.0)
     a, b = (ids[smallest[ends[kept, k]]] for k in (6, 7))
     total, count = (rows[kept, k].astype(np.int64) for k in (0, 1))
     left = PartEdges(np.minimum(a, b), np.maximum(a, b), total, count, first_u[kept], first_v[kept])
-    return merges, left
+    return Agglomerated(merges, left)

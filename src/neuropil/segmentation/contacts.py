@@ -257,7 +257,7 @@ def _gather_range(
     n = _kernel.count_pairs(starts, first, last, ids, seen)
     u, v = np.empty(n, np.uint64), np.empty(n, np.uint64)
     total, count, largest = np.empty(n), np.empty(n, np.int64), np.empty(n, np.float32)
-    _kernel.gather(starts, first, last, ids, values, seen, lowest, u, v, total, count, largest)
+    _kernel.gather(starts, first, last, ids, values, seen, lowest, (u, v, total, count, largest))
     entries = _kernel.count_bins(packed, starts, first, last, scale) if scale else 0
     sizes = np.empty(n, np.int64)
     bins, bin_counts = np.empty(entries, np.uint8), np.empty(entries, np.int64)

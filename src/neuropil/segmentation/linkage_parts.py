@@ -12,6 +12,7 @@ segmentation.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from neuropil._kernels import linkage as _kernel
 from neuropil.errors import InputError
 from neuropil.segmentation.linkage import SizeRule
-from neuropil.segmentation.pairs import group_pairs
+from neuropil.segmentation.pairs import find_ids, group_pairs
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,15 @@ class PartLinks:
         return cls(u[kept], v[kept], affinity[kept], first_u[kept], first_v[kept], known, summed)
 
 
-def link_part(
-    links: PartLinks, frozen: ArrayLike, size_rule: SizeRule
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64], PartLinks]:
+class Linked(NamedTuple):
+    """What a part can tell: clusters, uint64 (m,), the smallest cluster that each is one with now, and what is left."""
+
+    ids: NDArray[np.uint64]
+    smallest: NDArray[np.uint64]
+    left: PartLinks
+
+
+def link_part(links: PartLinks, frozen: ArrayLike, size_rule: SizeRule) -> Linked:
     """Merge clusters as far as a part can tell.
 
     Parameters
@@ -79,10 +86,8 @@ def link_part(
 
     Returns
     -------
-    ids, smallest
-        uint64 (m,): clusters, and the smallest cluster that each is one with now.
-    left
-        Edges that are not decided, and all clusters that are left.
+    Linked
+        `left` are the edges that are not decided, and all clusters that are left.
 
     Raises
     ------
@@ -104,11 +109,11 @@ def link_part(
     limits = np.ascontiguousarray(size_rule(affinity.astype(np.float64)), np.float64)
     if limits.shape != affinity.shape or not np.all(limits[1:] <= limits[:-1]):
         raise InputError(f"size_rule must be a non-decreasing function of affinity, one size per edge; got {size_rule}")
-    u, v = (_places(links.ids, end[order]) for end in (links.u, links.v))
+    u, v = (find_ids(links.ids, end[order]) for end in (links.u, links.v))
     if (u == links.ids.size).any() or (v == links.ids.size).any():
         raise InputError("links must have the sizes of all clusters that edges name")
     held = np.zeros(links.ids.size + 1, np.bool_)
-    held[_places(links.ids, np.asarray(frozen, np.uint64)).astype(np.intp)] = True
+    held[find_ids(links.ids, np.asarray(frozen, np.uint64))] = True
     parents, sizes = np.arange(links.ids.size), links.sizes.copy()
     stop = int(np.count_nonzero(limits > 0))
     kept = np.zeros(stop, np.bool_)
@@ -117,14 +122,7 @@ def link_part(
         parents = parents[parents]
     roots = np.flatnonzero(parents == np.arange(parents.size))
     rest = np.flatnonzero(kept)
-    a, b = (links.ids[parents[end[rest].astype(np.intp)]] for end in (u, v))
+    a, b = (links.ids[parents[end[rest]]] for end in (u, v))
     first_u, first_v = links.first_u[order][rest], links.first_v[order][rest]
     left = PartLinks(a, b, affinity[rest], first_u, first_v, links.ids[roots], sizes[roots])
-    return links.ids, links.ids[parents], left
-
-
-def _places(ids: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return where ids, ascending, has each of those wanted; its length for those it has not."""
-    at = np.searchsorted(ids, wanted)
-    at[at < ids.size] = np.where(ids[at[at < ids.size]] == wanted[at < ids.size], at[at < ids.size], ids.size)
-    return at.astype(np.uint64)
+    return Linked(links.ids, links.ids[parents], left)

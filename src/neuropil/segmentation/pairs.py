@@ -1,4 +1,4 @@
-"""Lists of pairs of ids, in which a pair may occur several times, brought into groups."""
+"""Lists of ids and of pairs of ids, which may be any uint64: found in each other, brought into groups."""
 
 from __future__ import annotations
 
@@ -20,3 +20,15 @@ def group_pairs(
     new = np.ones(order.size, np.bool_)
     new[1:] = (a[1:] != a[:-1]) | (b[1:] != b[:-1])
     return order, np.flatnonzero(new)
+
+
+def find_ids(ids: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.intp]:
+    """Return where ids, ascending, (n,), has each of those wanted; n for those it has not.
+
+    >>> find_ids(np.array([2, 5, 9], np.uint64), np.array([9, 3, 2, 10], np.uint64)).tolist()
+    [2, 3, 0, 3]
+    """
+    at = np.searchsorted(ids, wanted)
+    found = at < ids.size
+    found[found] = ids[at[found]] == wanted[found]
+    return np.where(found, at, ids.size)

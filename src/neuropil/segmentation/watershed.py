@@ -26,7 +26,7 @@ Tiebreak = Literal["index", "cpp", "waterz"]
 
 # Directions 0 -z, 1 -y, 2 -x, 3 +z, 4 +y, 5 +x, listed so that neighbours come in ascending index ("index") or so that
 # the last one wins (the other two).
-_ORDERS = {"index": (0, 1, 2, 5, 4, 3), "cpp": (2, 1, 0, 5, 4, 3), "waterz": (0, 1, 2, 3, 4, 5)}
+ORDERS = {"index": (0, 1, 2, 5, 4, 3), "cpp": (2, 1, 0, 5, 4, 3), "waterz": (0, 1, 2, 3, 4, 5)}
 
 
 def watershed(
@@ -80,8 +80,8 @@ def watershed(
     >>> watershed(chain, low=0.0, high=1.0).tolist()
     [[[1, 1, 1, 2, 2, 2]]]
     """
-    if tiebreak not in _ORDERS:
-        raise InputError(f"tiebreak must be one of {', '.join(_ORDERS)}; got {tiebreak!r}")
+    if tiebreak not in ORDERS:
+        raise InputError(f"tiebreak must be one of {', '.join(ORDERS)}; got {tiebreak!r}")
     if not 0 <= low < high:
         raise InputError(f"low and high must satisfy 0 <= low < high; got low {low}, high {high}")
     links = check_affinities(affinities, threads=threads)
@@ -90,7 +90,7 @@ def watershed(
         return fragments
     depth, height, width = links.shape[1:]
     steps = np.array([-height * width, -width, -1, height * width, width, 1], np.int64)
-    order = np.array(_ORDERS[tiebreak], np.int64)
+    order = np.array(ORDERS[tiebreak], np.int64)
     bits = np.empty(fragments.shape, np.uint8)
     slabs = split(depth, threads)
     stored = stored_thresholds(low, high, links.dtype)

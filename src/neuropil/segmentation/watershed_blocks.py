@@ -25,7 +25,7 @@ from neuropil._kernels import watershed_blocks as _kernel
 from neuropil._kernels.linkage import spanning_forest as _spanning_forest
 from neuropil.errors import InputError
 from neuropil.geometry import Box
-from neuropil.segmentation.watershed import _ORDERS, check_affinities, stored_thresholds
+from neuropil.segmentation.watershed import ORDERS, check_affinities, stored_thresholds
 
 HALO = 2
 """Voxels around a block whose affinities decide what its voxels do."""
@@ -93,7 +93,7 @@ def steepest_links(
     inner = block.grow((1,) * 3).clip(whole)
     here = inner.shift([-n for n in region.start]).slices
     bits = np.ascontiguousarray(around[here])
-    order = np.array(_ORDERS["index"], np.int64)
+    order = np.array(ORDERS["index"], np.int64)
     queue = np.empty(bits.size, np.int64)
     count = _whole.corners(bits, order, False, 0, bits.shape[0], queue)
     core = block.shift([-n for n in inner.start])
@@ -117,7 +117,7 @@ def divide_shared(blocks: Sequence[BlockLinks], shape: Sequence[int]) -> tuple[N
     bits = np.concatenate([block.shared for block in blocks])
     order = np.argsort(places)
     places, bits = places[order], bits[order]
-    _kernel.divide_list(places, bits, _steps(shape), np.array(_ORDERS["index"], np.int64))
+    _kernel.divide_list(places, bits, _steps(shape), np.array(ORDERS["index"], np.int64))
     return places, bits & _LINKS
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from neuropil.config import Names, Sections, StageConfig, dump
-from neuropil.defects import KINDS, TILE, Kind, Rules, SectionFacts, empty_squares, find_defects, section_facts
+from neuropil.defects import KINDS, Kind, Rules, SectionFacts, empty_squares, find_defects, pixels_of, section_facts
 from neuropil.errors import ConfigError
 from neuropil.files import write_json, write_text
 from neuropil.geometry import Box
@@ -65,7 +65,7 @@ def run(config: Config) -> StageResult:
         mask = ComputedVolume(box.shape, np.uint8, lambda part: _mask(volume, box, part, found, config))
         write_volume(config.output, mask, kind="mask", place=placed(volume, box), overwrite=config.overwrite)
         shown = [z for z in range(box.shape[0]) if any(found[kind][z] for kind in KINDS)]
-        pictures = {z: _small(_section(volume, box, z)) for z in shown[:24]}
+        pictures = {z: _section(volume, box, z) for z in shown[:24]}
     places = {kind: (np.flatnonzero(found[kind]) + box.start[0]).tolist() for kind in KINDS}
     data: dict[str, Any] = {
         "defects": places,
@@ -104,23 +104,12 @@ def _mask(
     for z in range(part.start[0], part.stop[0]):
         section = made[z - part.start[0]]
         if "missing" in config.kinds and not found["missing"][z]:
-            empty = np.kron(empty_squares(_section(volume, box, z)), np.ones((TILE, TILE), np.uint8))
-            whole = np.zeros(box.shape[1:], np.uint8)
-            whole[: empty.shape[0], : empty.shape[1]] = empty
-            section[...] = whole[part.slices[1:]]
+            empty = pixels_of(empty_squares(_section(volume, box, z)), box.shape[1:])
+            section[empty[part.slices[1:]]] = 1 + KINDS.index("missing")
         for code, kind in reversed([*enumerate(KINDS, 1)]):
             if kind in config.kinds and found[kind][z]:
                 section[...] = code
     return made
-
-
-def _small(section: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return a section of at most 200 pixels along an axis, dark to bright."""
-    step = max(1, -(-max(section.shape) // 200))
-    grey = section[::step, ::step].astype(np.float32)
-    low, high = (0.0, 255.0) if section.dtype == np.uint8 else np.percentile(grey, [1, 99])
-    shown: NDArray[np.uint8] = np.rint(255 * ((grey - low) / max(high - low, 1e-6)).clip(0, 1)).astype(np.uint8)
-    return shown
 
 
 def _ranges(sections: list[int]) -> str:

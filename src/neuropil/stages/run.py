@@ -92,7 +92,7 @@ def run(config: Config) -> StageResult:
     block = tuple(min(n, extent) for n, extent in zip(config.block, (z, y, x)))
     job = Job(
         str(config.input), work, f"{work}/segmentation.zarr", (z, y, x), block, unit,  # type: ignore[arg-type]
-        config.low, config.high, config.size, config.size_threshold, 0.0, config.mask, config.bridge,
+        config.low, config.high, config.size, config.size_threshold, config.mask, config.bridge,
     )  # fmt: skip
     try:
         with _pool(config) as pool:

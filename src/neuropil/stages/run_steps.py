@@ -24,6 +24,7 @@ from neuropil.segmentation.agglomeration_parts import PartEdges, agglomerate_par
 from neuropil.segmentation.contacts_blocks import BlockContacts, face_contacts, inner_contacts
 from neuropil.segmentation.linkage import ConstantSize
 from neuropil.segmentation.linkage_parts import PartLinks, link_part
+from neuropil.segmentation.pairs import find_ids
 from neuropil.segmentation.watershed_blocks import HALO, block_fragments, face_pairs, steepest_links
 from neuropil.stages.affinities import read_affinities
 from neuropil.volume import open_volume
@@ -42,7 +43,7 @@ class Job:
     output : URI of the segmentation that blocks are written to
     shape, block : voxels z, y, x of the volume and of a block
     unit : steps of affinity in which sums are kept, 255 or 2**24
-    low, high, size, size_threshold, least : thresholds, as `neuropil segment` has them
+    low, high, size, size_threshold : thresholds, as `neuropil segment` has them
     mask : URI or None; voxels where it is not 0 in more than `bridge` sections on end have no links
     """
 
@@ -56,7 +57,6 @@ class Job:
     high: float
     size: float
     size_threshold: float
-    least: float
     mask: str | None
     bridge: int
 
@@ -204,7 +204,7 @@ def merge_group(job: Job, box: Box, level: int) -> None:
 def _merge(job: Job, box: Box, known: PartEdges, blocks: Iterable[Box]) -> None:
     outer = np.concatenate([np.empty(0, np.uint64), *(at_outer_faces(job, box, block) for block in blocks)])
     frozen = np.unique(rename(outer, job.table("linkage")))
-    merges, left = agglomerate_part(known, frozen, least=job.least * job.unit)
+    merges, left = agglomerate_part(known, frozen)
     save(job.file("agglomeration", box), vars(merges) | {f"left_{name}": value for name, value in vars(left).items()})
 
 
@@ -255,9 +255,8 @@ def levels(job: Job) -> int:
 def rename(ids: NDArray[np.uint64], table: Path) -> NDArray[np.uint64]:
     """Replace ids by what a table, (2, n) with ascending ids, says; others stay."""
     known = np.load(table, mmap_mode="r")
-    at = np.searchsorted(known[0], ids)
+    at = find_ids(known[0], ids)
     there = at < known.shape[1]
-    there[there] = known[0][at[there]] == ids[there]
     names = ids.copy()
     names[there] = known[1][at[there]]
     return names
