@@ -15,7 +15,7 @@ from neuropil.report.data import (
     SegmentationError,
 )
 from neuropil.report.markup import details, missing, table, text
-from neuropil.report.pictures import draw, highlight, outlines, paint, png_uri, scale_bar
+from neuropil.report.pictures import draw, highlight, link_colours, outlines, paint, png_uri, scale_bar
 
 WHITE = (255, 255, 255)
 ROWS: tuple[Decoder, ...] = ("components", "watershed", "segmentation")
@@ -26,10 +26,11 @@ def sections_part(data: ReportData) -> str:
     if not data.panels:
         return missing("No pictures were kept.", "neuropil evaluate run.toml")
     lead = (
-        '<p class="lead">Boundary maps: black is boundary, probability 1. Segmentations: black is background, white is '
-        "a border between true objects where the segmentation has no background. A segment that is the largest piece "
-        "of a true object has that object’s colour, so a foreign colour is a split, and a colour that crosses a white "
-        "line is a merge. Click a picture to enlarge it.</p>"
+        '<p class="lead">Boundary maps: black is boundary, probability 1. Affinities: red, green and blue are the '
+        "links to the voxel before in z, y and x; white is inside, black is boundary. Segmentations: black is "
+        "background, white is a border between true objects where the segmentation has no background. A segment that "
+        "is the largest piece of a true object has that object’s colour, so a foreign colour is a split, and a colour "
+        "that crosses a white line is a merge. Click a picture to enlarge it.</p>"
     )
     return lead + "".join(_section(panel) for panel in data.panels)
 
@@ -82,6 +83,9 @@ def _reference_column(panel: SectionPanel) -> list[str]:
 def _model_column(one: ModelPicture, panel: SectionPanel) -> list[str]:
     name = f"<b>{text(one.model)}</b>"
     column = [figure(255 - one.boundary, f"{name} boundary map") if one.boundary is not None else ""]
+    if one.affinities is not None:
+        column = [figure(link_colours(one.affinities), f"{name} affinities along z, y, x")]
+    column.append(figure(paint(one.fragments, panel.truth), f"{name} fragments") if one.fragments is not None else "")
     for decoder in ROWS:
         labels = one.segmentations.get(decoder)
         column.append(

@@ -123,6 +123,18 @@ def largest_pieces(labels: Labels, truth: Labels) -> Mapping[int, int]:
     return {int(segments[s]): int(objects[o]) for s, o in enumerate(object_of) if piece_of[o] == s}
 
 
+def link_colours(affinities: Image | npt.NDArray[np.float32]) -> Image:
+    """Turn links along z, y and x (3, y, x) into red, green and blue (y, x, 3): white inside, black between.
+
+    They are uint8, 255 = same object, or float32 in [0, 1].
+
+    >>> link_colours(np.ones((3, 4, 5), np.float32))[0, 0].tolist()
+    [255, 255, 255]
+    """
+    values = affinities if affinities.dtype == np.uint8 else np.rint(affinities * 255)
+    return np.ascontiguousarray(np.moveaxis(values, 0, -1).astype(np.uint8))
+
+
 def ids_by_size(labels: Labels) -> dict[int, int]:
     """Map each id but 0 to its number of pixels, largest first.
 
@@ -208,6 +220,8 @@ def crop(panel: SectionPanel, centre: tuple[int, int] | None, size: int) -> Sect
         dataclasses.replace(
             one,
             boundary=None if one.boundary is None else one.boundary[cut],
+            affinities=None if one.affinities is None else one.affinities[:, *cut],
+            fragments=None if one.fragments is None else one.fragments[cut],
             segmentations={decoder: labels[cut] for decoder, labels in one.segmentations.items()},
         )
         for one in panel.models

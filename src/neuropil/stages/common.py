@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import platform
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from neuropil import __version__, progress
+from neuropil import __version__, machine, progress
+from neuropil.config import StageConfig, dump
 from neuropil.errors import InputError, OutputExists
 from neuropil.geometry import Box
 from neuropil.volume import Volume, exists
@@ -65,6 +67,24 @@ def versions() -> dict[str, Any]:
         "machine": platform.machine(),
         "system": platform.platform(),
         "cores": os.cpu_count(),
+    }
+
+
+def record_of(command: str, config: StageConfig, start: float) -> dict[str, Any]:
+    """Return what every command notes beside its output, for the report: configuration, versions, time and memory.
+
+    Parameters
+    ----------
+    command : its name
+    config : as it ran
+    start : `time.monotonic()` when it began
+    """
+    return {
+        "command": command,
+        "config": dump(config),
+        "versions": versions(),
+        "seconds": round(time.monotonic() - start, 2),
+        "peak_mb": round(machine.peak_resident() / 1e6),
     }
 
 

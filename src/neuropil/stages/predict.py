@@ -35,9 +35,9 @@ from neuropil.stages.common import (
     finite,
     image_box,
     placed,
+    record_of,
     refuse_outputs,
     sidecar,
-    versions,
     write_volume,
 )
 from neuropil.stages.predict_patches import copy_result, patch_grid, predict_patches, put, scratch
@@ -113,19 +113,18 @@ def run(config: Config) -> StageResult:
             if not ledger.done:  # nothing to continue from
                 ledger.remove()
             raise
-    seconds = time.monotonic() - start
-    record = {
-        "config": dump(config),
+    record = record_of("predict", config, start) | {
         "weights_sha256": parameters["weights"],
         "model": model.name,
         "card": model.card,
         "predicted_at": volume.metadata.voxel_size,
-        "versions": versions(),
-        "seconds": round(seconds, 2),
+        "voxels": whole.size,
+        "steps": ledger.summary(),
     }
     write_json(sidecar(config.output, "json"), record)
     ledger.remove()
-    what, rate = "affinities" if model.unet else "boundary map", whole.size / seconds / 1e3
+    what, seconds = "affinities" if model.unet else "boundary map", time.monotonic() - start
+    rate = whole.size / seconds / 1e3
     text = f"{config.output}: {what} {shape} by {model.name}, {seconds:.1f} s, {rate:.1f} kvoxel/s"
     return StageResult(text, {"output": config.output, "shape": shape, **record})
 

@@ -31,7 +31,7 @@ from neuropil.segmentation.linkage import MergeTree, cut
 from neuropil.segmentation.watershed_blocks import BlockLinks, divide_shared, join_pairs
 from neuropil.stages import StageResult, run_steps
 from neuropil.stages.affinities import check_affinity_volume
-from neuropil.stages.common import placed, refuse_outputs, sidecar, versions
+from neuropil.stages.common import placed, record_of, refuse_outputs, sidecar
 from neuropil.stages.run_steps import Job, chunk_of, group_boxes, levels, load, save_table
 from neuropil.volume import Metadata, Volume, create_volume, open_volume
 from neuropil.volume.copying import copy_volume
@@ -107,10 +107,8 @@ def run(config: Config) -> StageResult:
         copy_volume(made, config.output, metadata=Metadata(kind="labels", **place), overwrite=config.overwrite)
     seconds = time.monotonic() - start
     shutil.copy(work / "tree.npz", sidecar(config.output, "tree.npz"))
-    record = {
-        "config": dump(config),
-        "versions": versions(),
-        "seconds": round(seconds, 2),
+    record = record_of("run", config, start) | {
+        "voxels": z * y * x,
         "seconds_in_blocks": round(in_blocks, 2),
         "steps": ledger.summary(),
     }

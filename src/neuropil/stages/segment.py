@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from neuropil.config import Sections, StageConfig, Triple, dump
+from neuropil.config import Sections, StageConfig, Triple
 from neuropil.errors import ConfigError, InputError
 from neuropil.files import replacing, write_json
 from neuropil.geometry import Box
@@ -31,10 +31,10 @@ from neuropil.stages.affinities import read_affinities
 from neuropil.stages.common import (
     placed,
     read_boundary,
+    record_of,
     refuse_outputs,
     section_box,
     sidecar,
-    versions,
     write_volume,
 )
 from neuropil.volume import open_volume
@@ -112,7 +112,7 @@ def run(config: Config) -> StageResult:
         if config.fragments is not None:
             _write_fragments(config.fragments, result, place, overwrite=config.overwrite)
     write_volume(config.output, labels, kind="labels", place=place, overwrite=config.overwrite)
-    record = {"config": dump(config), "versions": versions(), "seconds": round(time.monotonic() - start, 2)}
+    record = record_of("segment", config, start) | {"voxels": labels.size}
     write_json(sidecar(config.output, "json"), record)
     count = relabel(labels).ids.size - 1  # seeds have any ids
     text = f"{config.output}: {count} segments in {labels.shape}, {100 * np.mean(labels == 0):.1f} % background"
