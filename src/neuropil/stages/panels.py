@@ -64,11 +64,13 @@ def feature_panel_of(weights: Path, layer: str, image: str, panel: SectionPanel)
     """
     from neuropil.networks import features, inference
     from neuropil.networks.checkpoint import load_model
+    from neuropil.networks.network import DenseNetwork
 
     model = load_model(weights)
-    if model.unet is not None:
+    networks = [net for net in model.networks if isinstance(net, DenseNetwork)]
+    if not networks:
         raise InputError(f"features show max-filtering networks; '{model.name}' in {weights} is a U-Net")
-    convolutions = {net.architecture.name: [conv.name for conv in net.architecture.convs] for net in model.networks}
+    convolutions = {net.architecture.name: [conv.name for conv in net.architecture.convs] for net in networks}
     if not any(layer in names for names in convolutions.values()):
         known = "; ".join(f"{name}: {', '.join(names)}" for name, names in convolutions.items())
         raise InputError(f"features must name a convolution of {weights}; got '{layer}', there are {known}")
@@ -76,11 +78,11 @@ def feature_panel_of(weights: Path, layer: str, image: str, panel: SectionPanel)
     side = min(FEATURE_SIDE, height, width)
     y, x = panel.corner[0] + (height - side) // 2, panel.corner[1] + (width - side) // 2
     with open_volume(image) as volume:
-        part, sections = _around(volume, panel.z, sum(net.architecture.field_of_view[0] - 1 for net in model.networks))
+        part, sections = _around(volume, panel.z, sum(net.architecture.field_of_view[0] - 1 for net in networks))
         crop = Box((panel.z - part.start[0], y, x), (panel.z - part.start[0] + 1, y + side, x + side))
         sources: list[inference.Source] = [lambda box: sections[box.slices]]
         shown = []
-        for network in model.networks:
+        for network in networks:
             source = features.map_source(network, sources, part.shape)
             if layer in convolutions[network.architecture.name]:
                 streams = features.feature_maps(network, sources, part.shape, crop, layer)

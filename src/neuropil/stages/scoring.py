@@ -168,6 +168,6 @@ def _tree_information(task: Task, result: WatershedSegmentation) -> InformationC
 
 def _thinned(curve: AnyCurve, kept: int, points: int = 400) -> AnyCurve:
     """Keep about `points` points of a long curve, the best among them."""
-    size = curve.threshold.size
-    chosen = np.unique([*np.linspace(0, size - 1, min(points, size)).astype(int), kept])
+    length: int = len(curve.threshold)
+    chosen = np.unique([*np.linspace(0, length - 1, min(points, length)).astype(int), kept])
     return type(curve)(*(values[chosen] for values in vars(curve).values()))
