@@ -57,9 +57,9 @@ def _skip_annotated(app: Sphinx, what: str, name: str, thing: Any, skip: bool, o
 
 
 def _unlink_fields(app: Sphinx, doctree: nodes.document) -> None:
-    """Make names of attributes plain text; they would be links to any attribute of that name, wherever it is."""
+    """Make bare lower-case words of fields plain text; they would be links to any attribute of that name anywhere."""
     for link in list(doctree.findall(pending_xref)):
-        if link.get("reftype") == "obj" and link["reftarget"].islower() and "." not in link["reftarget"]:
+        if link.get("reftype") in ("obj", "class") and link["reftarget"].islower() and "." not in link["reftarget"]:
             link.replace_self(link.children)
 
 

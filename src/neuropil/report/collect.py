@@ -3,7 +3,7 @@
     RUN/run.json                  resolved config, versions, timings, seeds, data with licence and citation
     RUN/<network>/log.jsonl       one JSON object per line: losses and validations; best.json beside it is the card
     RUN/evaluation/<model>.json   what `neuropil evaluate --json` wrote; <model>.npz beside it holds the pictures
-    RUN/**/*.json                 what commands noted beside their outputs (`collect_stages`)
+    RUN/.../OUTPUT.json            what commands noted beside their outputs (`collect_stages`)
 
 A run may be in progress or have been killed: the last line of a log may be cut short, and a resumed training may have
 logged some updates twice (the later line counts). A file that is broken in any other way is an error, not a gap.

@@ -1,8 +1,8 @@
 """Read what commands noted beside their outputs in a run folder: time, memory, steps, and what `tune` found.
 
-    RUN/**/OUTPUT.json                   of predict, segment, run and others: command, seconds, peak_mb, voxels, steps
-    RUN/**/OUTPUT.unfinished/done.jsonl  of a command that is running or was stopped: one line per finished block
-    RUN/**/FOUND.json                    of tune: rows
+    RUN/.../OUTPUT.json                   of predict, segment, run and others: command, seconds, peak_mb, voxels, steps
+    RUN/.../OUTPUT.unfinished/done.jsonl  of a command that is running or was stopped: one line per finished block
+    RUN/.../FOUND.json                    of tune: rows
 
 Files of the folder and of the folders in it are looked at; JSON of other programs is left alone.
 """

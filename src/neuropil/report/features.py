@@ -18,7 +18,7 @@ MAPS = 4
 def feature_panel(
     layer: str, z: int, image: Image, networks: Sequence[tuple[str, NDArray[np.float32], NDArray[np.float32]]]
 ) -> FeaturePanel:
-    """Choose maps of a layer and give each one scale of grey for all networks.
+    """Choose maps of a layer and give each a scale of grey of its own; training changes scales, patterns are compared.
 
     Parameters
     ----------
@@ -32,19 +32,15 @@ def feature_panel(
     --------
     >>> maps = np.arange(24, dtype=np.float32).reshape(6, 2, 2) ** 2
     >>> panel = feature_panel("conv1", 3, np.zeros((2, 2), np.uint8), [("VD2D", maps, maps[0] / 25)])
-    >>> panel.channels, panel.rows[0].maps.max()
-    ((5, 4, 3, 2), 255)
+    >>> panel.channels, panel.rows[0].maps.shape
+    ((5, 4, 3, 2), (4, 2, 2))
     """
     fewest = min(len(maps) for _, maps, _ in networks)
     contrast = networks[0][1][:fewest].std(axis=(1, 2))
     channels = tuple(np.argsort(-contrast, kind="stable")[:MAPS].tolist())
-    chosen = [maps[list(channels)] for _, maps, _ in networks]
-    low = np.min([one.min(axis=(1, 2)) for one in chosen], axis=0)[:, None, None]
-    # A few pixels far above all others must not leave the rest black.
-    high = np.max([np.percentile(one, 99.5, axis=(1, 2)) for one in chosen], axis=0)[:, None, None]
     rows = tuple(
-        FeatureRow(name, _grey(boundary), _grey((one - low) / np.maximum(high - low, 1e-6)))
-        for (name, _, boundary), one in zip(networks, chosen)
+        FeatureRow(name, _grey(boundary), np.stack([_stretched(maps[channel]) for channel in channels]))
+        for name, maps, boundary in networks
     )
     return FeaturePanel(layer, z, image, channels, rows)
 
@@ -54,8 +50,8 @@ def features_part(data: ReportData) -> str:
     if not data.features:
         return missing("Feature maps were not asked for.", "neuropil report RUN --features conv3b")
     lead = (
-        '<p class="lead">What a layer makes of the image: bright is active, one scale of grey per map for all networks.'
-        " Maps are those of the highest contrast in the first network; in a network that began with its weights, the"
+        '<p class="lead">What a layer makes of the image: bright is active, each picture on a scale of its own. Maps '
+        "are those of the highest contrast in the first network; in a network that began with its weights, the"
         " same number is the same filter, before and after training on the first one’s boundary map.</p>"
     )
     return lead + "".join(_panel(one) for one in data.features)
@@ -75,6 +71,12 @@ def _panel(panel: FeaturePanel) -> str:
         f"<h3>{text(panel.layer)}<small>section {panel.z}</small></h3>"
         f'<div class="matrix" style="--n:{columns}">{"".join(cells)}</div>'
     )
+
+
+def _stretched(one: NDArray[np.float32]) -> Image:
+    """Return a map from its least to its greatest value; a few pixels far above all others must not leave it black."""
+    low, high = one.min(), np.percentile(one, 99.5)
+    return _grey((one - low) / max(high - low, 1e-6))
 
 
 def _grey(values: NDArray[np.float32]) -> Image:

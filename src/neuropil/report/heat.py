@@ -31,8 +31,8 @@ class HeatRow:
 def heat_map(title: str, rows: Sequence[HeatRow], x_label: str, digits: int = 2) -> str:
     """Return a `<figure>`; `note` is written to the right of a row.
 
-    >>> heat_map("t", [HeatRow("a", (0.2, 0.9), 0.75, (0.5, 1.0))], "threshold").count('class="cell"')
-    2
+    >>> heat_map("t", [HeatRow("a", (0.2, 0.9), 0.75, (0.5, 1.0))], "threshold").count('class="ring"')
+    1
     """
     known = np.concatenate([np.asarray(row.values, float) for row in rows])
     low, high = float(np.nanmin(known)), float(np.nanmax(known))
@@ -58,7 +58,7 @@ def _row(row: HeatRow, y: int, width: int, limits: tuple[float, float]) -> str:
     low, high = limits
     step = width / len(row.values)
     cells = "".join(
-        f'<rect class="cell" x="{_LEFT + k * step:.1f}" y="{y + 1}" width="{step + 0.3:.1f}" height="{_ROW - 5}"'
+        f'<rect class="cell" x="{_LEFT + k * step:.1f}" y="{y + 1}" width="{step:.1f}" height="{_ROW - 5}"'
         f' fill-opacity="{_depth((value - low) / max(high - low, 1e-12)):.2f}"/>'
         for k, value in enumerate(row.values)
     )
@@ -81,7 +81,7 @@ def _depth(share: float) -> float:
 
 def _key() -> str:
     cells = "".join(
-        f'<rect class="cell" x="{10 * k}" width="10.3" height="12" fill-opacity="{_depth(k / 9):.2f}"/>'
+        f'<rect class="cell" x="{10 * k}" width="10" height="12" fill-opacity="{_depth(k / 9):.2f}"/>'
         for k in range(10)
     )
     return f'<svg class="key ramp" viewBox="0 0 100 12">{cells}</svg>'

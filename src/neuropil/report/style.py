@@ -82,7 +82,7 @@ svg .b2{fill:var(--c3)}
 svg .hatch-ground{fill:var(--c5)}
 svg .hatch-line{fill:var(--ground);opacity:.55}
 svg .whisker{stroke:var(--ink);stroke-width:1.3;fill:none}
-svg .cell{fill:var(--c1)}
+svg .cell{fill:var(--c1);shape-rendering:crispEdges}
 svg .bracket{stroke:var(--ink);stroke-width:1.6}
 svg .ring{fill:var(--ground);stroke:var(--ink);stroke-width:1.6}
 .chart svg.key.ramp{width:100px;height:12px;margin:0 6px}
