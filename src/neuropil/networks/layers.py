@@ -117,7 +117,7 @@ def _fused(
     image: Tensor, filters: Tensor, bias: Tensor | None, gaps: tuple[int, ...], activation: Activation
 ) -> Tensor:
     """Convolve and activate in one pass where the library can."""
-    if activation != "relu" or not _library_fuses():
+    if activation != "relu" or not _library_fuses(image.dtype):
         run = functional.conv2d if image.dim() == 4 else functional.conv3d
         return activate(run(image, filters, bias, dilation=gaps), activation)
     zero, one = [0] * len(gaps), [1] * len(gaps)
@@ -128,10 +128,10 @@ def _fused(
 
 
 @cache
-def _library_fuses() -> bool:
-    """Whether this build of torch has oneDNN's convolution with ReLU, which its own compiler uses."""
+def _library_fuses(dtype: torch.dtype) -> bool:
+    """Whether this build of torch has oneDNN's convolution with ReLU, and the processor what it needs for `dtype`."""
     try:
-        one, fused = torch.ones(1, 1, 1, 1), torch.ops.mkldnn._convolution_pointwise
+        one, fused = torch.ones(1, 1, 1, 1, dtype=dtype), torch.ops.mkldnn._convolution_pointwise
         return float(fused(-one, one, None, [0, 0], [1, 1], [1, 1], 1, "relu", [], "")) == 0
     except (AttributeError, RuntimeError):
         return False
