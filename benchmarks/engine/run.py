@@ -1,6 +1,6 @@
 """Prediction and training step of dense networks in each form, against the plain port and the machine's peak.
 
-    python benchmarks/engine/run.py [--quick | --nets NAMES | --slab | --compiled] [--json FILE]
+    python benchmarks/engine/run.py [--quick | --nets NAMES | --slab | --compiled | --memory | --threads] [--json FILE]
 
 The plain port is conv3d and max_pool3d, dilated, as most would write it. All run the same weights on the same input and
 take turns; figures are medians. kvoxel/s counts output voxels. GFLOP/s counts the minimal algorithm (each feature voxel
@@ -9,7 +9,8 @@ measured in the same run. MB is what the process holds at its worst beyond what 
 cores; `--nets vd2d,n726-16` is only those. `--slab` instead
 predicts 10 sections of 1024x1024 with the recursive pair as a user would, under limits of 4 and 16 GB, and projects
 100 sections. `--compiled` instead compares prediction with what torch.compile (which needs a C++ compiler) and, where
-it is installed, OpenVINO make of the plain port.
+it is installed, OpenVINO make of the plain port. `--memory` instead compares the memory that is foreseen for tiles with
+what a process takes. `--threads` instead compares one thread with two, four and so on up to all cores.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from math import gcd, prod
 from pathlib import Path
 
@@ -44,6 +46,11 @@ from neuropil.stages.common import write_volume  # noqa: E402
 PATCHES = {"n4": (1, 200, 200), "vd2d": (1, 150, 150), "vd2d3d": (1, 100, 100)}  # the paper's
 PREDICTION = {"n4": (1, 512, 512), "vd2d": (1, 512, 512), "vd2d3d": (8, 256, 256)}  # where the patch is free
 QUICK = {"n4": (1, 256, 256), "vd2d": (1, 384, 384), "vd2d3d": (4, 192, 192)}
+MEMORY = {
+    "n4": [(1, 256, 256), (1, 384, 384), (1, 512, 512)],
+    "vd2d": [(1, 192, 192), (1, 320, 320), (1, 512, 512)],
+    "vd2d3d": [(1, 256, 256), (4, 192, 192), (8, 256, 256)],
+}
 EDGES = (64, 128, 256, 512, 1024)
 ZNNI = {"n337": (2, 3, 7, 3), "n537": (4, 5, 7, 3), "n726": (6, 7, 6, 2), "n926": (8, 9, 6, 2)}
 SLAB = (10, 1024, 1024)
@@ -286,6 +293,47 @@ def slab(figures: dict) -> None:
             figures[f"slab_{precision}_4gb_vs_16gb"] = loss
 
 
+def memory(figures: dict) -> None:
+    """Compare the memory that is foreseen with what processes take."""
+    print(f"{'net':8} {'tile':12} {'bound / peak':>14} {'measured beforehand / peak':>28}")
+    script, apart = Path(__file__).with_name("memory.py"), []
+    for name, tiles in MEMORY.items():
+        for tile in tiles:
+            with tempfile.TemporaryDirectory() as folder:
+                words = [sys.executable, script, name, ",".join(map(str, tile)), "float32", f"{folder}/work"]
+                run = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=True)
+            bound, measured = map(float, run.stdout.split())
+            apart.append(abs(measured - 1))
+            print(f"{name:8} {tile!s:12} {bound:14.3f} {measured:28.3f}", flush=True)
+            figures["memory_bound_min"] = min(bound, figures.get("memory_bound_min", bound))
+    figures |= {"memory_apart_median": statistics.median(apart), "memory_apart_max": max(apart)}
+
+
+def threads(figures: dict) -> None:
+    """Compare one thread with more, in prediction and training, by turns."""
+    counts = [2**i for i in range((os.cpu_count() or 1).bit_length())]
+    print(f"{'net':8} {'phase':6} {'threads':>8} {'ms':>9} {'times one':>10}")
+    for architecture, phase in product((N4, VD2D, VD2D3D), ("infer", "train")):
+        network = DenseNetwork(architecture)
+        call = work(network, PATCHES[architecture.name], {}, phase, torch.float32)
+        times: dict[int, list[float]] = {count: [] for count in counts}
+        machine.keep_memory(True)
+        for _ in range(5):
+            for count in counts:
+                torch.set_num_threads(count)
+                call()
+                start = time.perf_counter()
+                call()
+                times[count].append(time.perf_counter() - start)
+        machine.keep_memory(False)
+        median = {count: statistics.median(taken) for count, taken in times.items()}
+        for count, taken in median.items():
+            faster = median[1] / taken
+            print(f"{architecture.name:8} {phase:6} {count:8} {1e3 * taken:9.1f} {faster:10.2f}", flush=True)
+            if count > 1:
+                figures[f"{architecture.name}_{phase}_{count}_threads"] = faster
+
+
 def compiled(figures: dict) -> None:
     """Compare our layers with what compilers make of the plain port, in prediction."""
     print(f"{'net':8} {'what, patch':40} {'ms':>9} {'max difference':>15}")
@@ -332,6 +380,8 @@ def main() -> None:
     parser.add_argument("--nets", metavar="NAMES", help="only these: n4, vd2d, vd2d3d, n337-16 ... n926-80")
     parser.add_argument("--slab", action="store_true", help="only the slab: some minutes")
     parser.add_argument("--compiled", action="store_true", help="only torch.compile and OpenVINO: some minutes")
+    parser.add_argument("--memory", action="store_true", help="only the memory of tiles: a minute or two")
+    parser.add_argument("--threads", action="store_true", help="only one thread against more: a minute or two")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     best = {torch.float32: peak(), **({HALF: peak(dtype=HALF)} if machine.has_bfloat16() else {})}
@@ -344,6 +394,10 @@ def main() -> None:
         slab(figures)
     elif args.compiled:
         compiled(figures)
+    elif args.memory:
+        memory(figures)
+    elif args.threads:
+        threads(figures)
     else:
         tables(args, best, figures)
     for name, value in figures.items():
