@@ -225,9 +225,10 @@ def test_convolution_with_relu_and_its_gradients(dtype, error, size):
         assert (ours.double() - other).abs().max() <= error * other.abs().max()
 
 
-@pytest.mark.parametrize("over_fragments", [False, True])
-def test_dilated_gradients_of_either_kind(monkeypatch, over_fragments):
-    monkeypatch.setattr(layers, "_gradient_over_fragments", lambda: over_fragments)
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_dilated_gradients_of_either_kind(monkeypatch, by_rows):
+    monkeypatch.setattr(layers, "_gradient_by_rows", lambda: by_rows)
+    monkeypatch.setattr(layers, "LONG_ROWS", 1)
     for size, dilation in (((1, 3, 3), (1, 4, 4)), ((2, 3, 2), (2, 3, 3))):
         volume, weight, bias = torch.randn(2, 3, 5, 21, 22), torch.randn(4, 3, *size), torch.randn(4)
         mine = [one.clone().requires_grad_() for one in (volume, weight, bias)]

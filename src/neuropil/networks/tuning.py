@@ -34,6 +34,7 @@ from neuropil.networks.layout import fold, fragmented
 from neuropil.networks.network import DenseNetwork, Form
 
 FFT_FROM = 1000  # operations per voxel and map, in or out, above which transforms are worth a try
+FORMS = 2  # counts up when forms change, so that plans are made anew
 HOPELESS = 1.5  # times slower, at the machine's peak, than what was measured: not tried
 REPEATS, ENOUGH = 3, 0.2  # at most so many timings of a form; none more after so many seconds
 
@@ -114,7 +115,7 @@ def tune(
         "device": _device_name(device),
         "dtype": str(dtype),
         "threads": torch.get_num_threads(),
-        "versions": [torch.__version__, version("neuropil")],
+        "versions": [torch.__version__, version("neuropil"), FORMS],
     }
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     path = cache_folder() / "plans" / f"{name}.json"
