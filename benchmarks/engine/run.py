@@ -105,12 +105,14 @@ def measure(cases: dict, phase: str, repeats: int) -> tuple[dict, dict]:
         if turn > 1 and sum(first.values()) > LONG:
             break
         for case, (net, patch, form, dtype) in cases.items():
+            if turn and first[case] > LONG:
+                times[case].append(first[case])
+                continue
             if isinstance(net, Apart):
                 taken = net.seconds()
                 first.setdefault(case, taken)
                 needed[case] = 0
-                if turn > 0:
-                    times[case].append(taken)
+                times[case] += [taken] if turn else []
                 continue
             call = work(net, patch, form, phase, dtype)
             machine.keep_memory(False)
@@ -127,8 +129,7 @@ def measure(cases: dict, phase: str, repeats: int) -> tuple[dict, dict]:
                 needed[case] = high_water() - before if before else 0
             else:
                 machine.keep_memory(True)  # as training and prediction do
-                if first[case] < LONG:
-                    call()  # memory and caches in the order of this case
+                call()  # memory and caches in the order of this case
                 start = time.perf_counter()
                 call()
                 times[case].append(time.perf_counter() - start)
