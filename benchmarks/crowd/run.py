@@ -288,29 +288,42 @@ def draw(path: Path, found: dict[str, list[float]]) -> None:
     path.write_text(svg_file("Error over votes per segment, simulated crowd", series, axes), encoding="utf-8")
 
 
+def over_votes(seeds: int, options: argparse.Namespace) -> dict[str, float]:
+    """Return the curve as figures, and draw it if asked."""
+    lines = curve(seeds)
+    if options.picture:
+        draw(options.picture, lines)
+    return {f"votes_{m}_error_{name}": row[m - 1] for name, row in lines.items() for m in range(1, 11)}
+
+
+PARTS: dict[str, Callable[[int, argparse.Namespace], dict[str, float]]] = {
+    "votes": over_votes,
+    "majority": lambda seeds, options: against_majority(seeds, 100 if options.quick else 250),
+    "abilities": lambda seeds, options: abilities(),
+    "crowds": lambda seeds, options: crowds(seeds),
+    "copies": lambda seeds, options: copies(seeds),
+    "labels": lambda seeds, options: labels(seeds),
+    "training": lambda seeds, options: training(seeds),
+    "annotations": lambda seeds, options: annotations(2 if options.quick else 3, options.quick),
+}
+
+
 def main() -> None:
     """Run all and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer seeds and smaller crops, within three minutes")
+    parser.add_argument("--measure", default=",".join(PARTS), help="parts to run, of " + ", ".join(PARTS))
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--picture", type=Path, help="draw error over votes per segment")
     options = parser.parse_args()
     seeds = 1 if options.quick else 3
-    lines = curve(seeds)
-    figures = {f"votes_{m}_error_{name}": row[m - 1] for name, row in lines.items() for m in range(1, 11)}
-    figures |= against_majority(*((1, 100) if options.quick else (4, 500)))
-    figures |= abilities()
-    figures |= crowds(seeds)
-    figures |= copies(seeds)
-    figures |= labels(seeds)
-    figures |= training(seeds)
-    figures |= annotations(2 if options.quick else 3, options.quick)
+    figures: dict[str, float] = {}
+    for part in options.measure.split(","):
+        figures |= PARTS[part](seeds, options)
     for name, value in figures.items():
         print(f"{name:66s} {value:12.4g}")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
-    if options.picture:
-        draw(options.picture, lines)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ _LIMITS = {
     "weighted": (0.0, 1.0, 0.0, 0.0),
     "prior": (-np.inf, np.inf, 0.0, np.inf),
 }
+_LOOKS = 10  # epochs after which it is looked how the crowd has moved
 _BIASED = ("weighted", "prior")
 
 
@@ -147,8 +148,9 @@ def train_votes(
     limits, model = tuple(limit * unit for limit in _LIMITS[form]), _in_unit(first, 1.0)
     order, data = np.flatnonzero(seen.counts), (seen.starts, seen.users, seen.values.astype(np.float64))
     rules, truth = (form != "weighted", form in _BIASED, loss == "log"), votes.truth.astype(np.float64)
-    for _ in range(epochs):
-        pull = _pull(seen, model, first, line, l2)
+    for k in range(epochs):
+        if k % _LOOKS == 0:
+            pull = _pull(seen, model, first, line, l2)
         bias = np.array([model.bias])
         random.shuffle(order)
         parameters = (model.weights, model.thresholds, bias)  # changed in place
