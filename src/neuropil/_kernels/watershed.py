@@ -270,18 +270,19 @@ def _grow_forest(bits, first, last, forest):
             y1 = bits[z, y + 1] if y + 1 < height else none
             inside = mask & ~np.uint8(np.uint8(y == 0) << _ONE) & ~np.uint8(np.uint8(y == height - 1) << np.uint8(4))
             _next_steps(z0, z1, y0, y1, row, inside, steps)
+            here = bits[z, y]
             for x in range(width - 1, -1, -1):
                 v = (z * height + y) * width + x
                 step = steps[x]
-                if step == 0:
-                    forest[v] = -v - 1 if bits[z, y, x] & _LINKS else 0
-                    continue
-                w = v + ahead[step & _LINKS]
-                forest[v] = forest[w] if w > v else -w - 1
-                if step & np.uint8(64):
-                    _merge(forest, v, v + width)
-                if step & np.uint8(128):
-                    _merge(forest, v, v + height * width)
+                w = v + ahead[step & _LINKS]  # v itself where there is no step
+                after = forest[w]
+                entry = after if w > v else -w - 1  # chosen without a branch, which could not be foretold
+                forest[v] = entry if here[x] & _LINKS else 0
+                if step >= 64:
+                    if step & np.uint8(64):
+                        _merge(forest, v, v + width)
+                    if step & np.uint8(128):
+                        _merge(forest, v, v + height * width)
 
 
 @njit(cache=True, nogil=True)
