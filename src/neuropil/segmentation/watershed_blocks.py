@@ -89,7 +89,7 @@ def steepest_links(
         raise InputError(f"affinities must have shape {(3, *region.shape)}; got {links.shape}")
     stored = stored_thresholds(low, high, links.dtype)
     around = np.empty(region.shape, np.uint8)
-    _whole.directions(links, *stored, 0, region.shape[0], around)
+    _whole.directions(links, *stored, 0, region.shape[0], True, around)
     inner = block.grow((1,) * 3).clip(whole)
     here = inner.shift([-n for n in region.start]).slices
     bits = np.ascontiguousarray(around[here])
