@@ -155,14 +155,13 @@ def link_group(job: Job, box: Box, level: int) -> None:
 
 
 def _link(job: Job, box: Box, known: PartLinks) -> None:
-    # What has merged below is interior there, so no name of it is at an outer face.
-    frozen = _at_outer_faces(job, "at_faces", box)
-    ids, smallest, left = link_part(known, frozen, job.size_rule)
-    left, closed, sizes = left.split(frozen)
-    gone = closed[sizes < job.dust]
-    at = find_ids(gone, smallest)
-    save_table(job.array("linkage_names", box), ids, np.where(at < gone.size, np.uint64(0), smallest))
-    save(job.file("linkage", box), vars(left) | {"final": closed[sizes >= job.dust]})
+    # What is frozen keeps its name, so names at outer faces are still those of fragments.
+    made = link_part(known, _at_outer_faces(job, "at_faces", box), job.size_rule)
+    kept = made.sizes >= job.dust
+    gone = made.closed[~kept]
+    at = find_ids(np.sort(gone), made.names)
+    save_table(job.array("linkage_names", box), made.ids, np.where(at < gone.size, np.uint64(0), made.names))
+    save(job.file("linkage", box), vars(made.left) | {"final": made.closed[kept]})
 
 
 def merge_block(job: Job, box: Box) -> None:
