@@ -41,8 +41,17 @@ def _split(value: Any) -> Any:
     return value.split(",") if isinstance(value, str) else value
 
 
+def _ranges(value: Any) -> Any:
+    ranges = value.split(",") if isinstance(value, str) else value
+    if not isinstance(ranges, Sequence) or len(ranges) != 3:
+        raise ValueError("must be three ranges Z0:Z1,Y0:Y1,X0:X1")
+    return [_section_range(one) for one in ranges]
+
+
 Sections = Annotated[tuple[int, int], BeforeValidator(_section_range)]
 """Half-open range of sections; `0:12` on the command line, `[0, 12]` in TOML."""
+Ranges = Annotated[tuple[tuple[int, int], tuple[int, int], tuple[int, int]], BeforeValidator(_ranges)]
+"""Half-open ranges z, y, x; `0:12,0:512,100:600` on the command line and in TOML."""
 Triple = Annotated[tuple[int, int, int], BeforeValidator(_split)]
 """Three voxel counts z, y, x; `1,150,150` on the command line."""
 TripleNm = Annotated[tuple[float, float, float], BeforeValidator(_split)]

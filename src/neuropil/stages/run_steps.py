@@ -18,15 +18,14 @@ from numpy.typing import NDArray
 from neuropil.defects import long_runs
 from neuropil.files import replacing
 from neuropil.geometry import Box, grid
-from neuropil.segmentation.affinities import NEAREST
-from neuropil.segmentation.affinity_moves import cut_masked, known_values, with_offsets
+from neuropil.segmentation.affinity_moves import cut_masked
 from neuropil.segmentation.agglomeration_parts import PartEdges, agglomerate_part, unite
 from neuropil.segmentation.contacts_blocks import BlockContacts, face_contacts, inner_contacts
 from neuropil.segmentation.linkage import ConstantSize
 from neuropil.segmentation.linkage_parts import PartLinks, link_part
 from neuropil.segmentation.pairs import find_ids
 from neuropil.segmentation.watershed_blocks import HALO, block_fragments, face_pairs, steepest_links
-from neuropil.stages.affinities import read_affinities
+from neuropil.stages.run_source import LinkSource
 from neuropil.volume import open_volume
 
 Arrays = dict[str, NDArray[Any]]
@@ -38,16 +37,17 @@ class Job:
 
     Attributes
     ----------
-    affinities : URI
+    source : of the links
     work : folder of all that is made on the way
     output : URI of the segmentation that blocks are written to
     shape, block : voxels z, y, x of the volume and of a block
     unit : steps of affinity in which sums are kept, 255 or 2**24
     low, high, size, size_threshold : thresholds, as `neuropil segment` has them
     mask : URI or None; voxels where it is not 0 in more than `bridge` sections on end have no links
+    mask_origin : voxel z, y, x of it where the volume begins
     """
 
-    affinities: str
+    source: LinkSource
     work: Path
     output: str
     shape: tuple[int, int, int]
@@ -58,6 +58,7 @@ class Job:
     size: float
     size_threshold: float
     mask: str | None
+    mask_origin: tuple[int, ...]
     bridge: int
 
     @property
@@ -290,8 +291,7 @@ def save_table(path: Path, old: NDArray[np.uint64], new: NDArray[np.uint64]) -> 
 
 def _nearest(job: Job, region: Box) -> NDArray[Any]:
     """Read the affinities of nearest links."""
-    with open_volume(job.affinities) as volume:
-        links = known_values(with_offsets(read_affinities(volume, region), NEAREST))
+    links = job.source.nearest(region)
     if job.mask is None:
         return links
     links = links.copy()
@@ -303,7 +303,7 @@ def _masked(job: Job, region: Box) -> NDArray[np.bool_]:
     """Tell which voxels are masked in more sections on end than the network bridges."""
     wide = region.grow((job.bridge, 0, 0)).clip(job.whole)
     with open_volume(job.mask or "") as volume:
-        masked = volume.read(wide) != 0
+        masked = volume.read(wide.shift(job.mask_origin)) != 0
     return long_runs(masked, job.bridge)[region.shift([-n for n in wide.start]).slices]
 
 
