@@ -14,6 +14,7 @@ from neuropil.config import StageConfig
 from neuropil.progress import track
 from neuropil.stages import StageResult
 from neuropil.volume.pyramid import level_blocks, make_level, name_levels, plan_pyramid, write_level
+from neuropil.volume.uri import parse_uri
 
 EXAMPLES = [
     "neuropil downsample segmentation.zarr",
@@ -33,7 +34,7 @@ class Config(StageConfig):
 
 def run(config: Config) -> StageResult:
     """Make one level after the other, then name them."""
-    start, pyramid = time.monotonic(), plan_pyramid(config.input, config.levels)
+    start, pyramid = time.monotonic(), plan_pyramid(parse_uri(config.input), config.levels)
     for number in range(1, len(pyramid.factors) + 1):
         make_level(pyramid, number)
         blocks = level_blocks(pyramid, number)

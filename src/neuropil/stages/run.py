@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,17 @@ from neuropil.networks.packaged import weights_path
 from neuropil.segmentation.agglomeration_parts import Merges
 from neuropil.segmentation.linkage import MergeTree, cut
 from neuropil.segmentation.watershed_blocks import BlockLinks, divide_shared, join_pairs
-from neuropil.stages import StageResult, run_predict, run_steps
+from neuropil.stages import StageResult, run_steps
 from neuropil.stages.common import fingerprint, image_box, placed, refuse_outputs, sidecar, versions
 from neuropil.stages.run_config import DECIDES_NOTHING, Config
+from neuropil.stages.run_output import Output, hand_over, output_steps
 from neuropil.stages.run_pool import pool_of, workers_of
-from neuropil.stages.run_predict import Prediction, plan_prediction
+from neuropil.stages.run_predict import Prediction, plan_prediction, prediction_steps
 from neuropil.stages.run_source import LinkSource, steps_of
+from neuropil.stages.run_step import do_step
 from neuropil.stages.run_steps import Job, chunk_of, group_boxes, levels, load, save_table
 from neuropil.volume import Metadata, create_volume, open_volume
-from neuropil.volume.copying import copy_volume
+from neuropil.volume.uri import parse_uri
 
 EXAMPLES = [
     "neuropil run --input image.zarr --weights affinity-ssem --output segmentation.zarr --merge-threshold 0.6",
@@ -58,6 +61,10 @@ def run(config: Config) -> StageResult:
         raise ConfigError(f"block must be three positive extents z,y,x; got {config.block}")
     if config.prediction is not None and config.weights is None:
         raise ConfigError("prediction is what weights make of an image; give weights, or drop prediction")
+    if config.levels:
+        from neuropil.volume.pyramid import check_levels
+
+        check_levels(parse_uri(config.output))
     refuse_outputs([config.output, config.prediction], config.input, overwrite=config.overwrite)
     start = time.monotonic()
     box, place = _part(config)
@@ -68,20 +75,20 @@ def run(config: Config) -> StageResult:
         with _pool(config) as pool:
             ready = time.monotonic()
             if made is not None:
-                predict_steps(made, ledger, pool)
+                for step in prediction_steps(made):
+                    do_step(step, ledger, pool)
             job = _job(config, box, work, config.input if made is None else made.output)
             segments = _steps(job, config, ledger, pool, place)
+            outputs = _outputs(config, job, place)
+            for step in chain.from_iterable(map(output_steps, outputs)):
+                do_step(step, ledger, pool)
             in_blocks = time.monotonic() - ready
     except (NeuropilError, OSError):
         if not ledger.done:  # nothing to continue from
             ledger.remove()
         raise
-    with open_volume(job.output) as labels:
-        copy_volume(labels, config.output, metadata=Metadata(kind="labels", **place), overwrite=config.overwrite)
-    if config.prediction is not None:
-        with open_volume(job.source.uri) as predicted:
-            said = replace(predicted.metadata, **place)
-            copy_volume(predicted, config.prediction, metadata=said, overwrite=config.overwrite)
+    for output in outputs:
+        hand_over(output, overwrite=config.overwrite)
     seconds = time.monotonic() - start
     shutil.copy(work / "tree.npz", sidecar(config.output, "tree.npz"))
     record = {
@@ -139,6 +146,16 @@ def _job(config: Config, box: Box, work: Path, links: str) -> Job:
     )  # fmt: skip
 
 
+def _outputs(config: Config, job: Job, place: dict[str, Any]) -> list[Output]:
+    """Return what is handed over at the end."""
+    outputs = [Output("output", job.output, config.output, Metadata(kind="labels", **place), job.work, config.levels)]
+    if config.prediction is not None:
+        with open_volume(job.source.uri) as predicted:
+            metadata = replace(predicted.metadata, **place)
+        outputs.append(Output("prediction", job.source.uri, config.prediction, metadata, job.work))
+    return outputs
+
+
 def _check_mask(config: Config, shape: tuple[int, ...]) -> None:
     """Refuse a mask that does not belong to the input."""
     if config.mask is not None:
@@ -159,13 +176,6 @@ def _parameters(config: Config) -> dict[str, Any]:
 
 def _pool(config: Config) -> Any:
     return nullcontext(SerialPool()) if config.executor == "serial" else pool_of(config)
-
-
-def predict_steps(made: Prediction, ledger: Ledger, pool: Pool) -> None:
-    """Predict what is not predicted yet."""
-    for step in run_predict.steps(made):
-        step.prepare()
-        run_tasks(ledger, step.name, step.boxes, step.work, pool)
 
 
 def _steps(job: Job, config: Config, ledger: Ledger, pool: Pool, place: dict[str, Any]) -> int:

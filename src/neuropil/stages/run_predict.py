@@ -27,6 +27,7 @@ from neuropil.stages import predict
 from neuropil.stages.common import fingerprint, finite
 from neuropil.stages.predict_patches import patch_grid, wanted_channels
 from neuropil.stages.run_config import Config
+from neuropil.stages.run_step import Step
 from neuropil.stages.run_steps import load, save
 from neuropil.volume import Volume, create_volume, open_volume
 
@@ -85,16 +86,6 @@ class Prediction:
     def group(self, index: int) -> Extent:
         """Tiles of a network that make a block of about the size of the others."""
         return tuple(max(1, n // t) * t for n, t in zip(self.block, self.tiles[index].tile))
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step: its name, blocks, what is done with each, and what is made before the first."""
-
-    name: str
-    boxes: list[Box]
-    work: Callable[[Box], None]
-    prepare: Callable[[], None]
 
 
 def plan_prediction(config: Config, box: Box, work: Path, *, workers: int, memory: float) -> Prediction:
@@ -173,19 +164,25 @@ def _column(
     return column
 
 
-def steps(made: Prediction) -> Iterator[Step]:
+def prediction_steps(made: Prediction) -> Iterator[Step]:
     """Yield the steps one after the other; the last one makes `made.output`."""
-    yield Step("sections", list(grid(made.whole, _counted(made))), partial(measure_sections, made), lambda: None)
+    counted = partial(_grid, made, _counted(made))
+    yield Step("sections", counted, partial(measure_sections, made))
     _join_sections(made)
     if not made.tiles:
-        prepare = partial(_create, made, made.output, made.block)
-        yield Step("predict", list(grid(made.whole, made.column)), partial(predict_column, made), prepare)
+        yield _writing(made, "predict", partial(predict_column, made), made.output, made.column, made.block)
     for index in range(len(made.tiles)):
-        group = made.group(index)
-        work = partial(predict_tiles, made, index=index)
-        yield Step(
-            f"predict {index + 1}", list(grid(made.whole, group)), work, partial(_create, made, made.map(index), group)
-        )
+        work, group = partial(predict_tiles, made, index=index), made.group(index)
+        yield _writing(made, f"predict {index + 1}", work, made.map(index), group, group)
+
+
+def _writing(made: Prediction, name: str, work: Callable[[Box], None], uri: str, size: Extent, chunk: Extent) -> Step:
+    """Return a step whose blocks are written into a volume of its own."""
+    return Step(name, partial(_grid, made, size), work, partial(_create, made, uri, chunk), Path(uri).exists)
+
+
+def _grid(made: Prediction, size: Extent) -> list[Box]:
+    return list(grid(made.whole, size))
 
 
 def _counted(made: Prediction) -> Extent:
@@ -232,8 +229,6 @@ def _join_sections(made: Prediction) -> None:
 
 def _create(made: Prediction, uri: str, chunk: Extent) -> None:
     """Make the volume that a step writes into; blocks are whole chunks of it."""
-    if Path(uri).exists():
-        return
     unet = _model(made).unet
     if unet is not None:
         offsets = [unet.architecture.offsets[channel] for channel in wanted_channels(made.config, unet)]

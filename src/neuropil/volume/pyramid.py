@@ -19,8 +19,8 @@ from neuropil.geometry import Box, grid
 from neuropil.volume import ome
 from neuropil.volume.base import storage_errors
 from neuropil.volume.tensorstore_ import CONTEXT, DRIVERS, Node, get_json, kvstore_of, probe, put_json, root_of
-from neuropil.volume.uri import Location, parse_uri
-from neuropil.volume.volume import open_volume
+from neuropil.volume.uri import Location
+from neuropil.volume.volume import open_location
 
 FORMATS = ("zarr", "zarr2", "zarr3", "precomputed")
 SMALL = 512
@@ -44,26 +44,25 @@ class Pyramid:
     factors: tuple[tuple[int, ...], ...]
 
 
-def plan_pyramid(uri: str, levels: int | None = None) -> Pyramid:
+def plan_pyramid(location: Location, levels: int | None = None) -> Pyramid:
     """Say which levels a volume gets.
 
     Parameters
     ----------
-    uri : of a volume that exists
+    location : of a volume that exists
     levels : how many; by default until a section is at most 512 voxels high and wide
 
     Raises
     ------
     InputError : a format without levels, an array that is no OME group
     """
-    check_levels(uri)
-    location = parse_uri(uri)
-    with open_volume(uri) as volume:
+    check_levels(location)
+    with open_location(location) as volume:
         size, shape = list(volume.metadata.voxel_size or (1.0, 1.0, 1.0)), list(volume.spatial_shape)
         labels = volume.metadata.kind in ("labels", "mask")
     node = _node(location)
     if node.kind != "precomputed" and not ome.levels(node.attributes):
-        raise InputError(f"{uri} has no OME metadata, which name the levels; copy it with neuropil convert")
+        raise InputError(f"{location.uri} has no OME metadata, which name the levels; copy it with neuropil convert")
     factors: list[tuple[int, ...]] = []
     while len(factors) < levels if levels is not None else max(shape[1:]) > SMALL:
         factor = tuple(2 if s < 2 * min(size) and n > 1 else 1 for s, n in zip(size, shape))
@@ -74,16 +73,15 @@ def plan_pyramid(uri: str, levels: int | None = None) -> Pyramid:
     return Pyramid(location, "mode" if labels else "mean", tuple(factors))
 
 
-def check_levels(uri: str) -> None:
+def check_levels(location: Location) -> None:
     """Refuse a place that has no room for levels.
 
     Raises
     ------
     InputError : HDF5, TIFF, n5, or an array of a name in a container
     """
-    location = parse_uri(uri)
     if location.format not in FORMATS or location.dataset:
-        raise InputError(f"levels are for x.zarr and precomputed://; {uri} has no place for them")
+        raise InputError(f"levels are for x.zarr and precomputed://; {location.uri} has no place for them")
 
 
 def make_level(pyramid: Pyramid, number: int) -> None:
