@@ -70,15 +70,13 @@ def test_linkage_in_parts_is_that_of_the_whole(data, volume, rule):
     for k, block in enumerate(blocks):
         owner[block.slices] = k
         contacts = contacts_of(fragments, links, block)
-        ids, counts = np.unique(fragments[block.slices], return_counts=True)
-        ends = np.unique(np.concatenate([ids, contacts.u, contacts.v]))
-        ends = ends[ends > 0]
-        own = np.zeros(ends.size, np.int64)
-        own[np.searchsorted(ends, ids[ids > 0])] = counts[ids > 0]
+        names = np.append(np.uint64(0), np.unique(fragments))  # one label of a name more than there is
+        counts = np.bincount(fragments[block.slices].ravel().astype(int), minlength=sizes.size)
+        counts = counts[names.astype(int)] * (np.arange(names.size) > 0)
         real = contacts.largest > 0
-        u, v = contacts.u[real], contacts.v[real]
+        u, v = (np.searchsorted(names[1:], end[real]) + 1 for end in (contacts.u, contacts.v))
         affinity = (contacts.largest[real] / (255 if links.dtype == np.uint8 else STEPS)).astype(np.float32)
-        known.append(PartLinks(u, v, affinity, u, v, ends, own))
+        known.append(PartLinks.of(names, counts, u, v, affinity))
         groups.append({k})
     smallest = np.arange(sizes.size, dtype=np.uint64)
     while True:
@@ -116,6 +114,6 @@ def test_what_does_not_fit_is_refused():
         block_contacts(np.zeros((2, 2, 3), int), links, (0, 0, 0))
     with pytest.raises(InputError, match="fragments must have the affinities' extent"):
         block_contacts(np.zeros((2, 2, 2), int), links, (2, 0, 0))
-    one = np.ones(1, np.uint64)
-    with pytest.raises(InputError, match="must have the sizes"):
-        link_part(PartLinks(one, one + 1, np.float32([1]), one, one + 1, one, np.ones(1, int)), [], ConstantSize(9, 0))
+    one, at = np.ones(1, np.uint64), np.ones(1, int)
+    with pytest.raises(InputError, match="must have the ids and sizes"):
+        link_part(PartLinks(at - 1, at, np.float32([1]), one, one + 1, one, at), [], ConstantSize(9, 0))

@@ -65,8 +65,8 @@ def test_blocks_give_the_segmentation_of_the_whole(
         )
     assert not (tmp_path / "ids.zarr.unfinished").exists()
     steps = json.loads((tmp_path / "ids.zarr.json").read_text())["steps"]
-    assert steps["links"]["blocks"] == steps["segmentation"]["blocks"] == count_blocks(block)
-    assert steps["edges"]["peak_mb"] > 10
+    assert steps["fragments"]["blocks"] == steps["segmentation"]["blocks"] == count_blocks(block)
+    assert steps["linkage"]["peak_mb"] > 10
 
 
 def count_blocks(block: str) -> int:
@@ -97,7 +97,7 @@ def test_floats_and_bytes_of_another_scale(tmp_path: Path, affinities: str) -> N
         np.testing.assert_array_equal(load(f"{tmp_path}/{name}1.zarr"), load(f"{tmp_path}/{name}2.zarr"))
 
 
-@pytest.mark.parametrize("after", [0, 1, 21, 33, 42, 57])
+@pytest.mark.parametrize("after", [0, 1, 9, 17, 27, 35, 41])
 def test_the_same_command_continues(
     tmp_path: Path, affinities: str, whole: np.ndarray, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,15 +40,18 @@ def link(u, v, limits, start, stop, parents, sizes):
 
 @njit(cache=True, nogil=True)
 def link_part(u, v, limits, parents, sizes, frozen, kept):
-    """Merge as `link` does; an edge with a frozen end is kept, for later, and freezes the other end."""
+    """Merge as `link` does; an edge with a frozen end is kept, for later, and freezes the other end.
+
+    Unless both are too large by now: they only grow, and later edges allow no larger ones.
+    """
     for i in range(kept.size):
         a = find(parents, np.int64(u[i]))
         b = find(parents, np.int64(v[i]))
-        if a == b:
+        if a == b or min(sizes[a], sizes[b]) >= limits[i]:
             continue
         if frozen[a] or frozen[b]:
             frozen[a] = frozen[b] = kept[i] = True
-        elif min(sizes[a], sizes[b]) < limits[i]:
+        else:
             total = sizes[a] + sizes[b]
             sizes[join(parents, a, b)] = total
 

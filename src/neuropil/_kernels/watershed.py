@@ -248,7 +248,7 @@ def _grow_forest(bits, first, last, forest):
     """Write an entry -(place + 1) for each voxel with links, 0 for others, from the last voxel to the first.
 
     An entry leads to a voxel of the same basin, a root's to itself. Links out of the slab, or of the array, are not
-    followed; a voxel that has no others is a root.
+    followed; a voxel that has no others is a root, and so is one with a bit that is no link.
     """
     depth, height, width = bits.shape
     ahead = np.zeros(256, np.int64)
@@ -274,7 +274,7 @@ def _grow_forest(bits, first, last, forest):
                 v = (z * height + y) * width + x
                 step = steps[x]
                 if step == 0:
-                    forest[v] = -v - 1 if bits[z, y, x] & _LINKS else 0
+                    forest[v] = -v - 1 if bits[z, y, x] else 0
                     continue
                 w = v + ahead[step & _LINKS]
                 forest[v] = forest[w] if w > v else -w - 1

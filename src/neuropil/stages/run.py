@@ -10,36 +10,29 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from neuropil.blockwise import Ledger, Pool, SerialPool, run_tasks
+from neuropil.blockwise import Ledger, SerialPool
 from neuropil.config import dump
 from neuropil.errors import ConfigError, InputError, NeuropilError
-from neuropil.files import replacing, write_json
+from neuropil.files import write_json
 from neuropil.geometry import Box
 from neuropil.networks.packaged import weights_path
-from neuropil.segmentation.agglomeration_parts import Merges
-from neuropil.segmentation.linkage import MergeTree, cut
-from neuropil.segmentation.watershed_blocks import BlockLinks, divide_shared, join_pairs
-from neuropil.stages import StageResult, run_steps
+from neuropil.stages import StageResult
 from neuropil.stages.common import fingerprint, image_box, placed, refuse_outputs, sidecar, versions
 from neuropil.stages.run_config import DECIDES_NOTHING, Config
+from neuropil.stages.run_files import Job
+from neuropil.stages.run_order import run_in_order
 from neuropil.stages.run_output import Output, hand_over, output_steps
 from neuropil.stages.run_pool import pool_of, workers_of
 from neuropil.stages.run_predict import Prediction, plan_prediction, prediction_steps
 from neuropil.stages.run_source import LinkSource, steps_of
 from neuropil.stages.run_step import do_step
-from neuropil.stages.run_steps import Job, chunk_of, group_boxes, levels, load, save_table
-from neuropil.volume import Metadata, create_volume, open_volume
+from neuropil.volume import Metadata, open_volume
 from neuropil.volume.uri import parse_uri
 
 EXAMPLES = [
@@ -78,7 +71,7 @@ def run(config: Config) -> StageResult:
                 for step in prediction_steps(made):
                     do_step(step, ledger, pool)
             job = _job(config, box, work, config.input if made is None else made.output)
-            segments = _steps(job, config, ledger, pool, place)
+            segments = run_in_order(job, ledger, pool, config.merge_threshold, place)
             outputs = _outputs(config, job, place)
             for step in chain.from_iterable(map(output_steps, outputs)):
                 do_step(step, ledger, pool)
@@ -141,7 +134,7 @@ def _job(config: Config, box: Box, work: Path, links: str) -> Job:
     block = tuple(map(min, config.block, box.shape))
     return Job(
         LinkSource(links, origin, config.per_section, config.rule), work, f"{work}/segmentation.zarr",
-        box.shape, block, unit, config.low, config.high, config.size, config.size_threshold,  # type: ignore[arg-type]
+        box.shape, block, unit, config.low, config.high, config.size, config.size_threshold, config.dust,  # type: ignore[arg-type]
         config.mask, box.start, config.bridge,
     )  # fmt: skip
 
@@ -176,85 +169,3 @@ def _parameters(config: Config) -> dict[str, Any]:
 
 def _pool(config: Config) -> Any:
     return nullcontext(SerialPool()) if config.executor == "serial" else pool_of(config)
-
-
-def _steps(job: Job, config: Config, ledger: Ledger, pool: Pool, place: dict[str, Any]) -> int:
-    """Do what is not done yet; return the number of segments."""
-    blocks, top = group_boxes(job, 0), levels(job)
-
-    def each(name: str, boxes: list[Box], work: Callable[[Box], None]) -> None:
-        run_tasks(ledger, name, boxes, work, pool)
-
-    each("links", blocks, partial(run_steps.links, job))
-    _once(job.work / "plateaus.npz", lambda path: _divide(job, blocks, path))
-    each("fragments", blocks, partial(run_steps.fragments, job))
-    each("faces", blocks, partial(run_steps.faces, job))
-    _once(
-        job.table("join"), lambda path: save_table(path, *_joined(load(job.file("faces", b))["pairs"] for b in blocks))
-    )
-    each("edges", blocks, partial(run_steps.edges, job))
-    each("linkage", blocks, partial(run_steps.link_block, job))
-    for level in range(1, top + 1):
-        each(f"linkage {level}", group_boxes(job, level), partial(run_steps.link_group, job, level=level))
-    _once(job.table("linkage"), lambda path: _name_linked(job, config.dust, path))
-    each("agglomeration", blocks, partial(run_steps.merge_block, job))
-    for level in range(1, top + 1):
-        each(f"agglomeration {level}", group_boxes(job, level), partial(run_steps.merge_group, job, level=level))
-    segments = _cut(job, config.merge_threshold)
-    if not Path(job.output).exists():
-        size = {"chunk_shape": chunk_of(job.block), "kind": "labels", **place}
-        create_volume(job.output, shape=job.shape, dtype=np.uint64, **size).close()
-    each("segmentation", blocks, partial(run_steps.write, job))
-    return segments
-
-
-def _once(path: Path, make: Callable[[Path], None]) -> None:
-    """Make a file of the whole volume unless it is there."""
-    if not path.exists():
-        make(path)
-
-
-def _divide(job: Job, blocks: list[Box], path: Path) -> None:
-    """Divide the plateaus that blocks share."""
-    none = np.empty((0, 0, 0), np.uint8)
-    known = [load(job.file("plateaus", block)) for block in blocks]
-    places, bits = divide_shared([BlockLinks(none, one["places"], one["shared"]) for one in known], job.shape)
-    run_steps.save(path, {"places": places, "bits": bits})
-
-
-def _joined(pairs: Any) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return ids of pairs and the smallest each is connected with, where that is another."""
-    ids, smallest = join_pairs(list(pairs))
-    changed = ids != smallest
-    return ids[changed], smallest[changed]
-
-
-def _everywhere(job: Job, step: str, names: Sequence[str]) -> list[dict[str, NDArray[Any]]]:
-    """Return some of what a step knows of all boxes of all levels."""
-    boxes = [box for level in range(levels(job) + 1) for box in group_boxes(job, level)]
-    return [load(job.file(step, box), names) for box in boxes]
-
-
-def _name_linked(job: Job, dust: float, path: Path) -> None:
-    """Write the table fragment -> segment after linkage, 0 for dust; and the list of segments."""
-    known = _everywhere(job, "linkage", ("old", "new", "final", "final_sizes"))
-    ids, smallest = _joined(np.stack([one["old"], one["new"]], 1) for one in known)
-    nodes = np.concatenate([one["final"] for one in known])
-    small = nodes[np.concatenate([one["final_sizes"] for one in known]) < dust]
-    smallest[np.isin(smallest, small)] = 0
-    run_steps.save(job.work / "nodes.npz", {"ids": np.setdiff1d(nodes, small)})
-    save_table(path, np.concatenate([ids, small]), np.concatenate([smallest, np.zeros_like(small)]))
-
-
-def _cut(job: Job, threshold: float | None) -> int:
-    """Write the merge tree and the table segment -> label; return the number of labels."""
-    nodes = load(job.work / "nodes.npz")["ids"]
-    names = tuple(Merges.__dataclass_fields__)
-    merges = Merges.joined([Merges(**one) for one in _everywhere(job, "agglomeration", names)])
-    u, v = (np.searchsorted(nodes, end).astype(np.uint64) + np.uint64(1) for end in (merges.u, merges.v))
-    tree = MergeTree(u, v, (merges.score / np.float32(job.unit)).astype(np.float32), nodes.size)
-    with replacing(job.work / "tree.npz") as part, part.open("wb") as file:
-        np.savez(file, u=tree.u, v=tree.v, affinity=tree.affinity)
-    labels = cut(tree, 2.0 if threshold is None else threshold)[1:]
-    save_table(job.table("segments"), nodes, labels)
-    return int(labels.max(initial=0))

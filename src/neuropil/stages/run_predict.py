@@ -27,8 +27,8 @@ from neuropil.stages import predict
 from neuropil.stages.common import fingerprint, finite
 from neuropil.stages.predict_patches import patch_grid, wanted_channels
 from neuropil.stages.run_config import Config
+from neuropil.stages.run_files import load, save
 from neuropil.stages.run_step import Step
-from neuropil.stages.run_steps import load, save
 from neuropil.volume import Volume, create_volume, open_volume
 
 if TYPE_CHECKING:
