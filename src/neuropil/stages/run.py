@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from neuropil.blockwise import Ledger, SerialPool
+from neuropil.blockwise import Ledger, Pool, SerialPool
 from neuropil.config import dump
 from neuropil.errors import ConfigError, InputError, NeuropilError
 from neuropil.files import write_json
@@ -48,6 +48,18 @@ __all__ = ["EXAMPLES", "POSITIONAL", "Config", "run"]
 
 def run(config: Config) -> StageResult:
     """Run all steps, then copy the segmentation to its place."""
+    result, ledger = execute(config, _pool(config))
+    ledger.remove()
+    return result
+
+
+def check(config: Config) -> None:
+    """Refuse what can be seen to be wrong before any work.
+
+    Raises
+    ------
+    ConfigError, InputError, OutputExists
+    """
     if not 0 <= config.low < config.high:
         raise ConfigError(f"low and high must satisfy 0 <= low < high; got {config.low}, {config.high}")
     if min(config.block) < 1:
@@ -59,13 +71,18 @@ def run(config: Config) -> StageResult:
 
         check_levels(parse_uri(config.output))
     refuse_outputs([config.output, config.prediction], config.input, overwrite=config.overwrite)
+
+
+def execute(config: Config, using: AbstractContextManager[Pool]) -> tuple[StageResult, Ledger]:
+    """Run all steps on a pool; return the ledger, whose folder is still there."""
+    check(config)
     start = time.monotonic()
-    box, place = _part(config)
+    box, place = part_of(config)
     ledger = Ledger(sidecar(config.output, "unfinished"), _parameters(config), fresh=config.fresh)
     work = ledger.folder.absolute()
     try:
         made = _plan(config, box, work)
-        with _pool(config) as pool:
+        with using as pool:
             ready = time.monotonic()
             if made is not None:
                 for step in prediction_steps(made):
@@ -92,13 +109,12 @@ def run(config: Config) -> StageResult:
         "steps": ledger.summary(),
     }
     write_json(sidecar(config.output, "json"), record)
-    ledger.remove()
     rate = box.size / seconds / 1e6
     text = f"{config.output}: {segments} segments in {box.shape}, {seconds:.1f} s, {rate:.2f} Mvoxel/s"
-    return StageResult(text, {"output": config.output, "segments": segments, "shape": box.shape, **record})
+    return StageResult(text, {"output": config.output, "segments": segments, "shape": box.shape, **record}), ledger
 
 
-def _part(config: Config) -> tuple[Box, dict[str, Any]]:
+def part_of(config: Config) -> tuple[Box, dict[str, Any]]:
     """Check the input, and return the part of it that is worked on, with its place.
 
     Raises
