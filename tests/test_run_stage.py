@@ -196,12 +196,13 @@ def test_a_scheduler_that_is_not_there(
 
 def test_refusals_leave_nothing(tmp_path: Path, affinities: str) -> None:
     boundary = store(f"{tmp_path}/b.zarr", np.zeros((4, 5, 6), np.uint8), kind="boundary")
+    labels = store(f"{tmp_path}/l.zarr", np.zeros((4, 5, 6), np.uint64), kind="labels")
     bare = store(f"{tmp_path}/bare.zarr", np.zeros((3, 4, 5, 6), np.uint8))
     scaleless = store(f"{tmp_path}/s.zarr", np.zeros((3, 4, 5, 6), np.uint8), kind="affinities", offsets=NEAREST)
     out = ["--output", f"{tmp_path}/ids.zarr"]
     with untouched(tmp_path):
         assert "holds bytes and says no scale" in sentence("run", "--input", scaleless, *out)
-        assert "must hold affinities" in sentence("run", "--input", boundary, *out)
+        assert "must be a boundary map" in sentence("run", "--input", labels, *out)
         assert "does not say which voxels" in sentence("run", "--input", bare, *out)
         assert "low and high" in sentence("run", "--input", affinities, *out, "--low", 0.9, "--high", 0.1)
         assert "block must be three positive extents" in sentence(

@@ -19,6 +19,7 @@ from neuropil.files import replacing
 from neuropil.geometry import Box, grid
 from neuropil.segmentation.linkage import ConstantSize
 from neuropil.segmentation.pairs import find_ids
+from neuropil.stages.run_source import LinkSource
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -29,16 +30,17 @@ class Job:
 
     Attributes
     ----------
-    affinities : URI
+    source : of the links
     work : folder of all that is made on the way
     output : URI of the segmentation that blocks are written to
     shape, block : voxels z, y, x of the volume and of a block
     unit : steps of affinity in which sums are kept, 255 or 2**24
     low, high, size, size_threshold, dust : thresholds, as `neuropil segment` has them
     mask : URI or None; voxels where it is not 0 in more than `bridge` sections on end have no links
+    mask_origin : voxel z, y, x of it where the volume begins
     """
 
-    affinities: str
+    source: LinkSource
     work: Path
     output: str
     shape: tuple[int, int, int]
@@ -50,6 +52,7 @@ class Job:
     size_threshold: float
     dust: float
     mask: str | None
+    mask_origin: tuple[int, ...]
     bridge: int
 
     @property

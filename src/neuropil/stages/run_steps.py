@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from neuropil.defects import long_runs
 from neuropil.geometry import Box
-from neuropil.segmentation.affinities import NEAREST
-from neuropil.segmentation.affinity_moves import cut_masked, known_values, with_offsets
+from neuropil.segmentation.affinity_moves import cut_masked
 from neuropil.segmentation.agglomeration_parts import PartEdges, agglomerate_part, unite
 from neuropil.segmentation.contacts_blocks import BlockContacts, face_contacts, inner_contacts
 from neuropil.segmentation.linkage_parts import PartLinks, link_part
@@ -30,7 +29,6 @@ from neuropil.segmentation.watershed_blocks import (
     join_pairs,
     settle,
 )
-from neuropil.stages.affinities import read_affinities
 from neuropil.stages.run_files import (
     Arrays,
     Job,
@@ -212,8 +210,7 @@ def _at_outer_faces(job: Job, name: str, box: Box) -> NDArray[np.uint64]:
 
 def _nearest(job: Job, region: Box) -> NDArray[np.float32] | NDArray[np.uint8]:
     """Read the affinities of nearest links."""
-    with open_volume(job.affinities) as volume:
-        links = known_values(with_offsets(read_affinities(volume, region), NEAREST))
+    links = job.source.nearest(region)
     if job.mask is None:
         return links
     links = links.copy()
@@ -225,7 +222,7 @@ def _masked(job: Job, region: Box) -> NDArray[np.bool_]:
     """Tell which voxels are masked in more sections on end than the network bridges."""
     wide = region.grow((job.bridge, 0, 0)).clip(job.whole)
     with open_volume(job.mask or "") as volume:
-        masked = volume.read(wide) != 0
+        masked = volume.read(wide.shift(job.mask_origin)) != 0
     return long_runs(masked, job.bridge)[region.shift([-n for n in wide.start]).slices]
 
 
