@@ -34,6 +34,8 @@ CLIMBING = ("plateaus", "join", "linkage", "agglomeration")
 """Steps that have levels."""
 UNEVEN = 0.25
 """Parts of a volume differ from its middle by about so much."""
+SEEN = (32, 192, 192)
+"""Voxels z, y, x that a network is tried on at least, for it sees about so much at once."""
 LOST = 0.7
 """Share of their speed that several workers keep at least, for they share memory and disk."""
 
@@ -168,7 +170,9 @@ def _per_voxel(small: Trial, large: Trial, name: str, voxels: int) -> tuple[floa
 def _trial(config: Config, box: Box, cut: int) -> Trial:
     """Run a part from the middle, in blocks that are `cut` times shorter along each axis."""
     block = tuple(max(1, min(n, end) // cut) for n, end in zip(config.block, box.shape))
-    shape = tuple(min(max(1, min(n, end) // 4) * 2 * k, end) for n, end, k in zip(config.block, box.shape, (2, 1, 1)))
+    least = (1, 1, 1) if config.weights is None else SEEN
+    wanted = [max(n // 4 * 4 // k, m) for n, k, m in zip(config.block, (1, 2, 2), least)]
+    shape = tuple(min(max(1, n), end) for n, end in zip(wanted, box.shape))
     start = [a + (end - n) // 2 for a, end, n in zip(box.start, box.shape, shape)]
     ranges = tuple((a, a + n) for a, n in zip(start, shape))
     with tempfile.TemporaryDirectory(prefix=".plan-", dir=_folder(config)) as name:
