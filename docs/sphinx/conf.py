@@ -35,6 +35,7 @@ add_module_names = False
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # they stand in the signature, and `np.bool_` would be a link
 python_maximum_signature_line_length = 90
 python_display_short_literal_types = True
 
