@@ -296,7 +296,8 @@ def _grow_forest(bits, first, last, forest):
     """Write an entry -(place + 1) for each voxel of a slab with links, 0 for others, from the last voxel to the first.
 
     Places are counted from the slab's first voxel. An entry leads to a voxel of the same basin, a root's to itself.
-    Links out of the slab, or of the array, are not followed; a voxel that has no others is a root.
+    Links out of the slab, or of the array, are not followed; a voxel that has no others is a root, and so is one with a
+    bit that is no link.
     """
     _, height, width = bits.shape
     ahead = np.zeros(256, np.int64)
@@ -323,7 +324,7 @@ def _grow_forest(bits, first, last, forest):
                 w = v + ahead[step & _LINKS]  # v itself where there is no step
                 after = np.int64(forest[w])
                 entry = after if w > v else -w - 1
-                forest[v] = entry if here[x] & _LINKS else 0
+                forest[v] = entry if here[x] else 0
                 if step >= 64:
                     if step & np.uint8(64):
                         _merge(forest, v, v + width)
