@@ -1,7 +1,8 @@
 """Run trained networks over a volume: image in, boundary map or affinities out, as the model has it.
 
-The output has the input's size. A recursive pair runs as one model, and a packaged model by its name. A U-Net runs in
-overlapping patches, whose affinities are blended. Stopped at any moment, the same command continues.
+The output has the input's size, but for affinities predicted at another voxel size: those link voxels of their own
+grid, and the output says how large they are. A recursive pair runs as one model, and a packaged model by its name. A
+U-Net runs in overlapping patches, whose affinities are blended. Stopped at any moment, the same command continues.
 """
 
 from __future__ import annotations
@@ -76,7 +77,10 @@ class Config(StageConfig):
     patch: Triple | None = Field(None, description="U-Nets: voxels z,y,x seen at once; default: as trained")
     overlap: float = Field(0.5, gt=0, lt=1, description="U-Nets: share of a patch that the next one holds too")
     channels: Literal["all", "nearest"] = Field("all", description="U-Nets: affinities to write")
-    resample: bool = Field(False, description="predict at the model's voxel size in y and x, not at the image's")
+    resample: bool = Field(
+        False,
+        description="predict at the model's voxel size in y and x; boundary maps come back on the image's grid",
+    )
     dtype: Literal["uint8", "float32"] = Field("uint8", description="on disk; uint8 stores values times 255")
     overwrite: bool = Field(False, description="replace an output that exists")
     fresh: bool = Field(False, description="forget unfinished work at the output")
@@ -101,14 +105,14 @@ def run(config: Config) -> StageResult:
         plan = _plan(config, model, volume)
         parameters = _parameters(config, model) | {"weights": fingerprint(weights), "values of the image": plan.image}
         ledger = Ledger(sidecar(config.output, "unfinished"), parameters, fresh=config.fresh)
-        shape, place = whole.shape, placed(source, whole)
+        shape = whole.shape
         try:
             if model.unet is not None:
                 made = predict_patches(config, model.unet, volume, plan, plan.grid, ledger)
-                shape = copy_result(config, model.unet, made, place)
+                shape = copy_result(config, model.unet, made, placed(volume, plan.box))
             else:
                 maps = _predict_chain(config, model, volume, plan, ledger)
-                _write(config, maps, plan.box.shape, shape, place)
+                _write(config, maps, plan.box.shape, shape, placed(source, whole))
         except (NeuropilError, OSError):
             if not ledger.done:  # nothing to continue from
                 ledger.remove()
@@ -147,15 +151,9 @@ def _at_trained_size(config: Config, card: Mapping[str, Any], image: Volume) -> 
 
     Raises
     ------
-    InputError : it shall be resampled and one of the two voxel sizes is not known, or the model predicts affinities
+    InputError : it shall be resampled and one of the two voxel sizes is not known
     """
     trained, size = voxel_sizes(card), image.metadata.voxel_size
-    unet = card.get("outputs") == "affinities"
-    if config.resample and unet:
-        raise InputError(
-            "resample is for boundary networks, affinities link voxels of the image's own grid; resample the image with"
-            " `neuropil convert --resample Z,Y,X`"
-        )
     if config.resample and not trained:
         raise InputError(f"resample: the card of {config.weights} does not say at which voxel size it was trained")
     if config.resample and size is None:
@@ -171,10 +169,8 @@ def _at_trained_size(config: Config, card: Mapping[str, Any], image: Volume) -> 
         return ResampledVolume(image, size, wanted)
     if any(not a / ALIKE <= have <= b * ALIKE for have, a, b in list(zip(size, least, most))[1:]):
         log.warning(
-            "%s has voxels of %s nm, %s was trained at %s: expect a poor map; %s",
+            "%s has voxels of %s nm, %s was trained at %s: expect a poor map; --resample predicts at the model's size",
             image.uri, _nm(size), config.weights, " to ".join(dict.fromkeys(map(_nm, (least, most)))),
-            "resample the image with `neuropil convert --resample Z,Y,X`" if unet
-            else "--resample predicts at the model's size",
         )  # fmt: skip
     return image
 
