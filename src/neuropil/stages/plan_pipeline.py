@@ -160,6 +160,8 @@ def _per_voxel(small: Trial, large: Trial, name: str, voxels: int) -> tuple[floa
     """Return seconds per voxel, least and most: with surfaces and without, and more or less by how parts differ."""
     rates = [trial.seconds.get(name, 0.0) / prod(trial.shape) for trial in (small, large)]
     lengths = [prod(trial.block) ** (1 / 3) for trial in (small, large)]
+    if lengths[0] == lengths[1]:  # a volume of a few voxels
+        return rates[1] * (1 - UNEVEN), rates[1] * (1 + UNEVEN)
     limit = (rates[1] * lengths[1] - rates[0] * lengths[0]) / (lengths[1] - lengths[0])
     surface = (rates[0] - rates[1]) / (1 / lengths[0] - 1 / lengths[1])
     carried = max(limit + surface / voxels ** (1 / 3), rates[1] / 3)
@@ -200,8 +202,8 @@ def _trial(config: Config, box: Box, cut: int) -> Trial:
 
 
 def _on_disk(folder: Path) -> tuple[int, int]:
-    """Return bytes and number of the files below a folder."""
-    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    """Return bytes and number of the files below a folder, but for metadata, which do not grow."""
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix != ".json"]
     return sum(sizes), len(sizes)
 
 
