@@ -32,7 +32,9 @@ from neuropil.stages.run_pool import pool_of, workers_of
 from neuropil.stages.run_predict import Prediction, plan_prediction, prediction_steps
 from neuropil.stages.run_source import LinkSource, steps_of
 from neuropil.stages.run_step import do_step
+from neuropil.tasks import BlockDone
 from neuropil.volume import Metadata, open_volume
+from neuropil.volume.contents import contents_mark
 from neuropil.volume.uri import parse_uri
 
 EXAMPLES = [
@@ -48,7 +50,10 @@ __all__ = ["EXAMPLES", "POSITIONAL", "Config", "run"]
 
 def run(config: Config) -> StageResult:
     """Run all steps, then copy the segmentation to its place."""
-    result, ledger = execute(config, _pool(config))
+    try:
+        result, ledger = execute(config, _pool(config))
+    except BlockDone as done:
+        return StageResult(str(done), {})
     ledger.remove()
     return result
 
@@ -178,10 +183,14 @@ def _parameters(config: Config) -> dict[str, Any]:
     parameters = dump(config)
     for free in DECIDES_NOTHING:
         parameters.pop(free)
+    for name in ("input", "mask"):
+        if (uri := getattr(config, name)) is not None:
+            parameters[f"contents of {name}"] = contents_mark(uri)
     if config.weights is not None:
         parameters["digest of the weights"] = fingerprint(weights_path(config.weights))
     return parameters
 
 
 def _pool(config: Config) -> Any:
-    return nullcontext(SerialPool()) if config.executor == "serial" else pool_of(config)
+    alone = config.executor == "serial" or config.only is not None
+    return nullcontext(SerialPool(config.only)) if alone else pool_of(config)

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuropil.blockwise import Ledger, Pool, run_tasks
+from neuropil.blockwise import Ledger, Pool
 from neuropil.files import replacing
 from neuropil.segmentation.agglomeration_parts import Merges
 from neuropil.segmentation.linkage import MergeTree, cut
 from neuropil.stages import run_steps
 from neuropil.stages.run_files import Job, chunk_of, load, save_table
+from neuropil.tasks import run_tasks
 from neuropil.volume import create_volume
 
 
