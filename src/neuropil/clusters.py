@@ -85,7 +85,7 @@ def slurm_cluster(wanted: SlurmJobs) -> Any:
         job_name="neuropil",
         job_extra_directives=list(wanted.directives),
         job_script_prologue=[*(f"export {name}=1" for name in THREADS), *wanted.prologue],
-        scheduler_options={"dashboard_address": None},
+        scheduler_options={"dashboard": False},
     )
 
 

@@ -62,8 +62,10 @@ class Job:
 
     @property
     def size_rule(self) -> ConstantSize:
-        """Up to which size fragments are merged."""
-        return ConstantSize(self.size, self.size_threshold)
+        """Up to which size fragments are merged; the threshold is a step too, where links were rounded to steps."""
+        fine = self.unit > 255
+        threshold = round(self.size_threshold * self.unit) / self.unit if fine else self.size_threshold
+        return ConstantSize(self.size, threshold)
 
     @property
     def top(self) -> int:
