@@ -27,7 +27,7 @@ from neuropil.stages.common import fingerprint, image_box, placed, refuse_output
 from neuropil.stages.run_config import DECIDES_NOTHING, Config
 from neuropil.stages.run_files import Job
 from neuropil.stages.run_order import run_in_order
-from neuropil.stages.run_output import Output, hand_over, output_steps
+from neuropil.stages.run_output import Output, hand_over, labels_place, labels_step, output_steps
 from neuropil.stages.run_pool import pool_of, workers_of
 from neuropil.stages.run_predict import Prediction, plan_prediction, prediction_steps
 from neuropil.stages.run_source import LinkSource, steps_of
@@ -93,9 +93,9 @@ def execute(config: Config, using: AbstractContextManager[Pool]) -> tuple[StageR
                 for step in prediction_steps(made):
                     do_step(step, ledger, pool)
             job = _job(config, box, work, config.input if made is None else made.output)
-            segments = run_in_order(job, ledger, pool, config.merge_threshold, place)
+            segments = run_in_order(job, ledger, pool, config.merge_threshold)
             outputs = _outputs(config, job, place)
-            for step in chain.from_iterable(map(output_steps, outputs)):
+            for step in chain([labels_step(job, outputs[0])], *map(output_steps, outputs)):
                 do_step(step, ledger, pool)
             in_blocks = time.monotonic() - ready
     except (NeuropilError, OSError):
@@ -154,7 +154,7 @@ def _job(config: Config, box: Box, work: Path, links: str) -> Job:
         unit = steps_of(volume)
     block = tuple(map(min, config.block, box.shape))
     return Job(
-        LinkSource(links, origin, config.per_section, config.rule), work, f"{work}/segmentation.zarr",
+        LinkSource(links, origin, config.per_section, config.rule), work, labels_place(config.output, work, block)[0],
         box.shape, block, unit, config.low, config.high, config.size, config.size_threshold, config.dust,  # type: ignore[arg-type]
         config.mask, box.start, config.bridge,
     )  # fmt: skip
@@ -162,7 +162,8 @@ def _job(config: Config, box: Box, work: Path, links: str) -> Job:
 
 def _outputs(config: Config, job: Job, place: dict[str, Any]) -> list[Output]:
     """Return what is handed over at the end."""
-    outputs = [Output("output", job.output, config.output, Metadata(kind="labels", **place), job.work, config.levels)]
+    labels, chunk = Metadata(kind="labels", **place), labels_place(config.output, job.work, job.block)[1]
+    outputs = [Output("output", job.output.uri, config.output, labels, job.work, config.levels, chunk)]
     if config.prediction is not None:
         with open_volume(job.source.uri) as predicted:
             metadata = replace(predicted.metadata, **place)
