@@ -26,7 +26,7 @@ from neuropil.stages import StageResult
 from neuropil.stages.common import sidecar
 from neuropil.stages.run import check, execute, part_of
 from neuropil.stages.run_config import Config
-from neuropil.stages.run_files import chunk_of
+from neuropil.stages.run_output import labels_place
 from neuropil.stages.run_pool import SHARE, pool_of, workers_of
 from neuropil.volume.uri import parse_uri
 
@@ -105,8 +105,8 @@ def _files(config: Config, trial: Trial, shape: Sequence[int]) -> int:
     """Return how many files there will be in the work folder: some for each block, and chunks of volumes."""
     block = tuple(map(min, config.block, shape))
     blocks, tried = (prod(ceil(n / b) for n, b in zip(*pair)) for pair in ((shape, block), (trial.shape, trial.block)))
-    chunks = prod(ceil(n / c) for n, c in zip(shape, chunk_of(block)))
-    return ceil(trial.files / tried * blocks) + chunks + (0 if config.weights is None else blocks)
+    copied = labels_place(config.output, Path(), block)[1] is None
+    return ceil(trial.files / tried * blocks) + blocks * (copied + (config.weights is not None))
 
 
 def plan_steps(small: Trial, large: Trial, block: Sequence[int], shape: Sequence[int], workers: int) -> list[StepPlan]:
