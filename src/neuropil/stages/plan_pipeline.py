@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from neuropil.errors import InputError
@@ -47,7 +48,7 @@ class Trial:
     Attributes
     ----------
     block, shape : voxels z, y, x
-    seconds, peaks : per step: in all; bytes of the worst block
+    seconds, peaks : per step: for so many voxels; bytes of the worst block
     largest : voxels of the largest box, per step
     scratch, output : bytes of the work folder, and of what is handed over
     files, output_files : in the work folder but for chunks of volumes; of what is handed over
@@ -187,18 +188,24 @@ def _trial(config: Config, box: Box, cut: int) -> Trial:
         scratch, files = _on_disk(ledger.folder)
         files -= sum(_on_disk(volume)[1] for volume in ledger.folder.glob("*.zarr"))
         outputs = [_on_disk(Path(one)) for one in (output, kept) if one is not None]
-    seconds: dict[str, float] = {}
+    found: dict[str, list[tuple[float, int]]] = {}
     peaks: dict[str, float] = {}
-    largest: dict[str, int] = {}
     for entry in entries:
         step, size = entry["step"], prod(b - a for a, b in zip(entry["start"], entry["stop"]))
-        seconds[step] = seconds.get(step, 0) + entry["seconds"]
+        found.setdefault(step, []).append((entry["seconds"] / size, size))
         peaks[step] = max(peaks.get(step, 0), entry.get("peak_mb", 0) * 1e6)
-        largest[step] = max(largest.get(step, 0), size)
+    seconds = {step: _usual(known) for step, known in found.items()}
+    largest = {step: max(size for _, size in known) for step, known in found.items()}
     return Trial(
         block, shape, seconds, peaks, largest, scratch, sum(size for size, _ in outputs), files,
         sum(count for _, count in outputs),
     )  # fmt: skip
+
+
+def _usual(known: list[tuple[float, int]]) -> float:
+    """Return the seconds of blocks, given per voxel, but for what a worker loads at its first one, the slowest."""
+    rates = sorted(rate for rate, _ in known)
+    return fmean(rates[: max(1, len(rates) - 1)]) * sum(size for _, size in known)
 
 
 def _on_disk(folder: Path) -> tuple[int, int]:
