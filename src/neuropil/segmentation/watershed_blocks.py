@@ -138,7 +138,7 @@ def _divided(
 ) -> tuple[NDArray[np.uint8], Plateaus]:
     """Return the block's links, and the plateaus that are left open."""
     around = np.empty(region.shape, np.uint8)
-    _whole.directions(links, *stored, 0, region.shape[0], around)
+    _whole.directions(links, *stored, 0, region.shape[0], True, around)
     inner = block.grow((1,) * 3).clip(whole)
     here = inner.shift([-n for n in region.start]).slices
     bits = np.ascontiguousarray(around[here])
