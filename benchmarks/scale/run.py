@@ -144,6 +144,44 @@ def measure_kills(figures: dict, folder: Path, shape: tuple, block: tuple, kills
     figures["kills_survived"] = done
 
 
+def measure_full(figures: dict, folder: Path, shape: tuple, block: tuple) -> None:
+    """Let the disk of output and work be full in the middle, once: a file system in memory, then a larger one."""
+    uri = stored(folder, shape)
+    in_blocks(uri, folder / "calm.zarr", block, workers=2)
+    disk = folder / "disk"
+    disk.mkdir()
+    size = int(np.prod(shape)) * 3
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        print("full: skipped, a file system cannot be mounted here")
+        return
+    try:
+        out = disk / "ids.zarr"
+        words = [
+            sys.executable,
+            "-m",
+            "neuropil",
+            "run",
+            "--input",
+            uri,
+            "--output",
+            str(out),
+            "--workers",
+            "2",
+            *WORDS,
+        ]
+        words += ["--block", ",".join(map(str, block)), "--quiet"]
+        first = subprocess.run(words, capture_output=True, text=True)
+        assert first.returncode == 2, (first.returncode, first.stderr)
+        assert "the disk is full" in first.stderr, first.stderr
+        assert not out.exists()
+        subprocess.run(["mount", "-o", f"remount,size={20 * size}", str(disk)], check=True)
+        subprocess.run(words, check=True)
+        figures["full_disks_survived"] = float(equal(folder / "calm.zarr", out))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 def cmdline(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())
@@ -159,8 +197,9 @@ def equal(a: Path, b: Path) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller volumes, fewer repeats")
-    parser.add_argument("--measure", default="overhead,workers,memory,kills", help="some of these")
+    parser.add_argument("--measure", default="overhead,workers,memory,kills,full", help="some of these")
     parser.add_argument("--repeats", type=int, help="of what is timed; 1 if quick, else 3")
+    parser.add_argument("--kills", type=int, help="3 if quick, else 20")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
@@ -175,8 +214,11 @@ def main() -> None:
             "overhead": lambda: measure_overhead(figures, folder, shape, block, repeats),
             "workers": lambda: measure_workers(figures, folder, shape, block, repeats),
             "memory": lambda: measure_memory(figures, folder, sizes, block),
-            "kills": lambda: measure_kills(figures, folder, sizes[0] if quick else shape, block, 3 if quick else 20),
+            "kills": lambda: measure_kills(
+                figures, folder, sizes[0] if quick else shape, block, options.kills or (3 if quick else 20)
+            ),
         }
+        works["full"] = lambda: measure_full(figures, folder, sizes[0], block)
         for name in options.measure.split(","):
             works[name]()
         shutil.rmtree(folder, ignore_errors=True)

@@ -8,9 +8,11 @@ that have nothing to do spin for a while, in the way of the compiled kernels' th
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -75,6 +77,24 @@ def forget_peak() -> None:
     """Let `peak_resident` begin anew with what is held now, where the system can."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+
+
+@contextmanager
+def ends_after(seconds: float | None, trace: Path) -> Iterator[None]:
+    """End this process if what is in the `with` block takes longer, and leave in a file where it was.
+
+    A thread of C watches, so that neither a loop that never gives way nor a system call that never returns escapes. The
+    file is there, empty, meanwhile; so it also tells whether a process that was killed had begun.
+    """
+    trace.parent.mkdir(parents=True, exist_ok=True)
+    with trace.open("w") as file:
+        try:
+            if seconds is not None:
+                faulthandler.dump_traceback_later(seconds, exit=True, file=file)
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            trace.unlink(missing_ok=True)
 
 
 def available_memory() -> int:

@@ -1,7 +1,9 @@
-"""The last steps of `neuropil run`: what was made is copied to its place and format, and coarser copies are added.
+"""The last steps of `neuropil run`: labels are written, copied to their place and format, and coarser copies are added.
 
-A copy is built under a hidden name, in blocks of whole chunks, and takes its own name when it is whole, as with
-`neuropil convert`. Formats that one process has to write (HDF5, TIFF, folders of sections) are copied by this one.
+What is handed over is built under a hidden name and takes its own name when it is whole, as with `neuropil convert`.
+Blocks are written straight into it where they are made of whole chunks; else into a volume of the work folder, which is
+copied in blocks of whole chunks. Formats that one process has to write (HDF5, TIFF, folders of sections) are copied by
+this one.
 """
 
 from __future__ import annotations
@@ -11,8 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from neuropil.geometry import Box, grid
+from neuropil.stages.run_files import Job, chunk_of
 from neuropil.stages.run_step import Step
+from neuropil.stages.run_steps import write
 from neuropil.volume import Metadata, open_volume
 from neuropil.volume.copying import block_that_fits, copy_volume, publish, staged_place
 from neuropil.volume.uri import Location, parse_uri
@@ -34,6 +40,7 @@ class Output:
     metadata : what it shall say of itself
     work : folder of all that is made on the way
     levels : coarser copies to add
+    chunk : voxels z, y, x of its chunks where blocks are written straight into it; then `source` is the same place
     """
 
     name: str
@@ -42,6 +49,7 @@ class Output:
     metadata: Metadata
     work: Path
     levels: int = 0
+    chunk: tuple[int, ...] | None = None
 
     @property
     def staged(self) -> Location:
@@ -64,7 +72,8 @@ def output_steps(output: Output) -> Iterator[Step]:
         return
     name, make = output.name, partial(_create, output)
     made = partial(_is_made, output, name)
-    yield Step(name, partial(_copied, output), partial(copy_block, output), make, made)
+    if output.chunk is None:
+        yield Step(name, partial(_copied, output), partial(copy_block, output), make, made)
     if not output.levels:
         return
     from neuropil.volume.pyramid import level_blocks, plan_pyramid, write_level
@@ -79,6 +88,33 @@ def output_steps(output: Output) -> Iterator[Step]:
             partial(_create_level, output, number),
             partial(_is_made, output, name),
         )
+
+
+def labels_place(target: str, work: Path, block: tuple[int, ...]) -> tuple[Location, tuple[int, ...] | None]:
+    """Return where blocks of labels are written, and, if that is what is handed over, the chunks it shall have."""
+    place, chunk = parse_uri(target), chunk_of(block)
+    fits = all(4 * n >= min(extent, 64) for n, extent in zip(chunk, block))
+    if place.format in ("zarr", "zarr3") and not place.remote:
+        return staged_place(place), block  # a shard
+    if place.format in ALONE or place.remote or not fits:
+        return parse_uri(f"{work}/segmentation.zarr"), None
+    return staged_place(place), chunk
+
+
+def labels_step(job: Job, output: Output) -> Step:
+    """Return the step that writes the blocks of labels."""
+    mark = output.begun("segmentation")
+
+    def there() -> bool:
+        return mark.exists() and bool(backend_of(job.output).exists(job.output))
+
+    def make() -> None:
+        Path(job.output.path).absolute().parent.mkdir(parents=True, exist_ok=True)
+        facts = {"shape": job.shape, "dtype": np.dtype(np.uint64), "metadata": output.metadata}
+        backend_of(job.output).create_volume(job.output, chunk_shape=output.chunk or job.block, **facts).close()
+        mark.touch()
+
+    return Step("segmentation", partial(job.boxes, 0), partial(write, job), make, there)
 
 
 def hand_over(output: Output, *, overwrite: bool) -> None:

@@ -42,6 +42,7 @@ from neuropil.stages.run_files import (
     save_table,
 )
 from neuropil.volume import open_volume
+from neuropil.volume.volume import open_location
 
 _CONTACTS = {"u": np.uint32, "v": np.uint32, "total": np.int64, "count": np.uint32, "largest": np.int32}
 
@@ -189,7 +190,7 @@ def _merge(job: Job, box: Box, known: PartEdges) -> None:
 def write(job: Job, box: Box) -> None:
     """Write a block of the segmentation."""
     names = rename(np.load(job.array("nodes", box)), job.table("segments"))
-    with open_volume(job.output, writable=True) as volume:
+    with open_location(job.output, writable=True) as volume:
         volume.write(box, names[np.load(job.array("fragments", box))])
 
 
