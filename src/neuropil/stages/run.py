@@ -32,6 +32,7 @@ from neuropil.segmentation.watershed_blocks import BlockLinks, divide_shared, jo
 from neuropil.stages import StageResult, run_steps
 from neuropil.stages.affinities import check_affinity_volume
 from neuropil.stages.common import placed, refuse_outputs, sidecar, versions
+from neuropil.stages.record import made as record_of
 from neuropil.stages.run_steps import Job, chunk_of, group_boxes, levels, load, save_table
 from neuropil.volume import Metadata, Volume, create_volume, open_volume
 from neuropil.volume.copying import copy_volume
@@ -104,7 +105,7 @@ def run(config: Config) -> StageResult:
             ledger.remove()
         raise
     with open_volume(job.output) as made:
-        copy_volume(made, config.output, metadata=Metadata(kind="labels", **place), overwrite=config.overwrite)
+        report = copy_volume(made, config.output, metadata=Metadata(kind="labels", **place), overwrite=config.overwrite)
     seconds = time.monotonic() - start
     shutil.copy(work / "tree.npz", sidecar(config.output, "tree.npz"))
     record = {
@@ -113,6 +114,7 @@ def run(config: Config) -> StageResult:
         "seconds": round(seconds, 2),
         "seconds_in_blocks": round(in_blocks, 2),
         "steps": ledger.summary(),
+        **record_of("run", report, [config.input, config.mask]),
     }
     write_json(sidecar(config.output, "json"), record)
     ledger.remove()
