@@ -76,9 +76,7 @@ def disk_checks(folder: Path, size: int) -> Iterator[Check]:
         yield Check("disk", "broken", f"{where} cannot be written to", "give --folder another one, or its rights")
         return
     if free < 2 * size:
-        yield Check(
-            "disk speed", "warning", "not measured, no space", "free some, or give a smaller --probe-mb"
-        )
+        yield Check("disk speed", "warning", "not measured, no space", "free some, or give a smaller --probe-mb")
         return
     try:
         writing, reading, files = probe(folder, size)
