@@ -39,9 +39,7 @@ POSITIONAL = ()
 class Config(StageConfig):
     """Fields of [suspects]."""
 
-    segmentation: str = Field(
-        description="URI of the segmentation, all of it or the same sections"
-    )
+    segmentation: str = Field(description="URI of the segmentation, all of it or the same sections")
     affinities: str = Field(description="URI of the affinities it was made of")
     fragments: str | None = Field(None, description="URI of its fragments; made by watershed if not given")
     image: str | None = Field(None, description="URI of the image, for pictures")
