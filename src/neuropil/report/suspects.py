@@ -129,9 +129,9 @@ def _case(rank: int, one: Suspect, voxel_nm: tuple[float, float, float] | None) 
         f"{count(one.sizes[0])} and {count(one.sizes[1])} voxels; probability {percent(one.probability)}, "
         f"gain {score(one.gain)} bit"
     )
-    bar = "" if voxel_nm is None else voxel_nm[2]
+    pixel = 0.0 if voxel_nm is None else voxel_nm[2]
     thumbs = "".join(
-        figure(picture, text(name), scale_mark(picture.shape[1], bar) if bar and k == 0 else "")
+        figure(picture, text(name), scale_mark(picture.shape[1], pixel) if pixel and k == 0 else "")
         for k, (name, picture) in enumerate(one.pictures.items())
     )
     return (

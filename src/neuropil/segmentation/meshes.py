@@ -96,7 +96,7 @@ def block_meshes(
         mask = array[around] == k + 1
         if min(mask.shape) < 2 or mask.all():
             continue
-        corners, triangles, _, _ = marching_cubes(mask.astype(np.float32), 0.5)
+        corners, triangles, _, _ = marching_cubes(mask.astype(np.float32), 0.5)  # type: ignore[no-untyped-call]
         shift = np.array([2 * (s.start + a) for s, a in zip(around, region.start)])
         halves = np.rint(2 * corners).astype(np.int32) + shift.astype(np.int32)
         yield int(one), Mesh(halves, triangles.astype(np.uint32))

@@ -59,7 +59,7 @@ class Shapes:
 
     def inner_ends(self, segments: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return 1 for segments that reach no face of the volume, 0.5 for one, 0 for more: a neurite has two ends."""
-        return np.maximum(0, 2 - (self.faces[segments] > 0).sum(1)) / 2
+        return np.asarray(np.maximum(0, 2 - (self.faces[segments] > 0).sum(1)) / 2)
 
     def overlap(self, a: NDArray[np.int64], b: NDArray[np.int64], along_z: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return how much of the smaller of two cross sections meets the other across sections, 0 to 1.
@@ -73,7 +73,7 @@ class Shapes:
             above = self.areas[one, self.first[one]] * (self.first[one] >= self.last[other] - 1)
             ends.append(np.maximum(below, above))
         least = np.minimum(np.where(ends[0] > 0, ends[0], ends[1]), np.where(ends[1] > 0, ends[1], ends[0]))
-        return np.where(least > 0, np.minimum(along_z / np.maximum(least, 1), 1), 0)
+        return np.asarray(np.where(least > 0, np.minimum(along_z / np.maximum(least, 1), 1), 0), np.float64)
 
 
 def jumps(shapes: Shapes, segments: NDArray[np.int64], z: NDArray[np.float64], reach: int = 2) -> NDArray[np.float64]:

@@ -24,11 +24,9 @@ from neuropil._kernels import forest as _kernel
 from neuropil.errors import InputError
 from neuropil.labels import relabel
 from neuropil.segmentation.contacts import Contacts, region_contacts
-from neuropil.segmentation.linkage import fragment_sizes, merge_tree
-from neuropil.segmentation.region_graph import Edges
+from neuropil.segmentation.forest import Forest
+from neuropil.segmentation.linkage import fragment_sizes
 from neuropil.segmentation.shapes import Shapes, face_bits, jumps
-
-_DOUBT = 4  # links of affinity 0 that every contact has in addition, so that few links are not believed as many are
 
 #: What speaks for joining two segments, in the order of the columns of `Suspects.features`.
 JOIN_FEATURES = ("mean", "largest", "log_count", "share", "lead", "ends", "overlap", "log_size")
@@ -116,7 +114,7 @@ class Search:
     def side(self, k: int) -> NDArray[np.bool_]:
         """Return bool (n + 1,): the fragments on the side of u of a cut."""
         start, stop = self.suspects.span[k]
-        return (self.numbers >= start) & (self.numbers < stop)
+        return np.asarray((self.numbers >= start) & (self.numbers < stop))
 
 
 def parts_of(segmentation: ArrayLike, fragments: ArrayLike) -> Parts:
@@ -194,10 +192,10 @@ def find_suspects(
     contacts = region_contacts(parts.fragments, affinities, threads=threads)
     places, along_z = _places(parts.fragments, contacts)
     shapes = Shapes.of(parts.fragments, parts.segment_of)
-    known = _Known(parts, contacts, places, along_z, shapes, _logit(np.float64(threshold)))
+    known = _Known(parts, contacts, places, along_z, shapes, float(_logit(np.float64(threshold))))
     ends = parts.segment_of[np.stack([contacts.u, contacts.v]).astype(np.int64)]
     inner = _some(contacts, np.flatnonzero(ends[0] == ends[1]))
-    forest = _Forest.of(inner, parts.segment_of.size)
+    forest = Forest.of(inner, parts.segment_of.size)
     joins, cuts = _joins(known), _cuts(known, inner, forest)
     both = Suspects(*(np.concatenate([getattr(one, name) for one in (joins, cuts)]) for name in vars(joins)))
     large = np.flatnonzero(both.sizes.min(axis=1, initial=np.iinfo(np.int64).max) >= least)
@@ -238,7 +236,7 @@ class _Known:
     places: NDArray[np.float64]
     along_z: NDArray[np.int64]
     shapes: Shapes
-    level: np.float64
+    level: float
 
 
 def _joins(known: _Known) -> Suspects:
@@ -278,7 +276,7 @@ def _joins(known: _Known) -> Suspects:
     )
 
 
-def _cuts(known: _Known, inner: Contacts, forest: _Forest) -> Suspects:
+def _cuts(known: _Known, inner: Contacts, forest: Forest) -> Suspects:
     """Return one candidate for each edge of the merge trees of the segments."""
     contacts, segment_of = known.contacts, known.parts.segment_of
     weak = inner.mean < _inverse_logit(known.level)
@@ -312,61 +310,6 @@ def _cuts(known: _Known, inner: Contacts, forest: _Forest) -> Suspects:
     )
 
 
-@dataclass(frozen=True)
-class _Forest:
-    """Trees of fragments 0 ... n - 1: parents (-1 at roots), depths, breadth-first order and roots.
-
-    `counts` nodes are at or below a node; they have consecutive `numbers`, its own first.
-    """
-
-    parents: NDArray[np.int64]
-    depths: NDArray[np.int64]
-    order: NDArray[np.int64]
-    roots: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    numbers: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, contacts: Contacts, n: int) -> _Forest:
-        """Return the maximum spanning forest by mean affinity; of contacts of few links the mean says less."""
-        score = contacts.total / (contacts.count + _DOUBT)
-        tree = merge_tree(Edges.of(contacts.u, contacts.v, score), n - 1)
-        ends = np.concatenate([tree.u, tree.v]).astype(np.int64)
-        others = np.concatenate([tree.v, tree.u]).astype(np.int64)
-        starts = np.concatenate([[0], np.cumsum(np.bincount(ends, minlength=n))])
-        parents, depths, order, roots = (np.empty(n, np.int64) for _ in range(4))
-        _kernel.root(starts, others[np.argsort(ends, kind="stable")], parents, depths, order, roots)
-        counts, numbers = np.ones((n, 1)), np.empty(n, np.int64)
-        _kernel.sum_below(order, parents, counts)
-        whole = counts[:, 0].astype(np.int64)
-        _kernel.number(order, parents, whole, numbers)
-        return cls(parents, depths, order, roots, whole, numbers)
-
-    @property
-    def child(self) -> NDArray[np.int64]:
-        """The lower end of each edge."""
-        return np.flatnonzero(self.parents > 0)
-
-    @property
-    def spans(self) -> NDArray[np.int64]:
-        """The numbers [start, stop) of each edge's lower side."""
-        return np.stack([self.numbers, self.numbers + self.counts], axis=1)[self.child]
-
-    def below(self, values: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the sums of values (n, k) over the nodes below each node, itself included."""
-        sums = values.astype(np.float64)
-        _kernel.sum_below(self.order, self.parents, sums)
-        return sums
-
-    def crossing(self, contacts: Contacts, amounts: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the sums (k, edges) of amounts (m, k) over the contacts between what is below an edge and the rest."""
-        sums = np.zeros((self.parents.size, amounts.shape[1]))
-        u, v = contacts.u.astype(np.int64), contacts.v.astype(np.int64)
-        _kernel.add_crossings(u, v, amounts, self.parents, self.depths, sums)
-        _kernel.sum_below(self.order, self.parents, sums)
-        return sums[self.child].T
-
-
 def _places(fragments: NDArray[np.uint64], contacts: Contacts) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the mean place z, y, x of each contact, and how many of its links run along z."""
     keys = (contacts.u << np.uint64(32)) | contacts.v
@@ -378,9 +321,9 @@ def _places(fragments: NDArray[np.uint64], contacts: Contacts) -> tuple[NDArray[
 
 def _some(contacts: Contacts, which: NDArray[np.intp]) -> Contacts:
     """Return some contacts, without histograms."""
-    none = (np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.int64))
-    names = ("u", "v", "total", "count", "largest")
-    return Contacts(*(getattr(contacts, name)[which] for name in names), *none)
+    starts, bins, bin_counts = np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.int64)
+    u, v, total = contacts.u[which], contacts.v[which], contacts.total[which]
+    return Contacts(u, v, total, contacts.count[which], contacts.largest[which], starts, bins, bin_counts)
 
 
 def _find_pairs(contacts: Contacts, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.intp]:
@@ -420,5 +363,5 @@ def _logit(p: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
     return np.asarray(np.log(inside / (1 - inside)))
 
 
-def _inverse_logit(x: np.float64) -> float:
+def _inverse_logit(x: float) -> float:
     return float(1 / (1 + np.exp(-x)))

@@ -105,26 +105,27 @@ def _sides(given: Given, search: Search, k: int) -> NDArray[np.uint64]:
 def _pictures(given: Given, sides: NDArray[np.uint64], here: tuple[int, int, int]) -> dict[str, NDArray[np.uint8]]:
     """Return a section, the same with both sides, and a cut along z."""
     z, y, x = here
-    cut = tuple(
-        slice(max(0, min(c - SIDE // 2, n - SIDE)), max(0, min(c - SIDE // 2, n - SIDE)) + SIDE)
-        for c, n in zip((y, x), given.parts.fragments.shape[1:])
-    )
-    flat, steep = (z, *cut), (slice(None), y, cut[1])
+    rows, columns = (_window(c, n) for c, n in zip((y, x), given.parts.fragments.shape[1:]))
     size = given.voxel_size or (1.0, 1.0, 1.0)
-    pictures = {}
-    if given.image is not None:
-        pictures["image"] = _spotted(given.image[flat], None)
-    for name, where in (("sides", flat), ("sides along z, y is fixed", steep)):
-        labels = sides[given.parts.fragments[where]]
-        grey = np.full(labels.shape, 110, np.uint8) if given.image is None else given.image[where]
-        if where is steep:
-            labels, grey = (upright(one, size[0] / size[2]) for one in (labels, grey))
-        pictures[name] = _spotted(grey, labels)
+
+    def flat(volume: NDArray[Any]) -> NDArray[Any]:
+        return np.ascontiguousarray(volume[z, rows, columns])
+
+    def steep(volume: NDArray[Any]) -> NDArray[Any]:
+        return upright(volume[:, y, columns], size[0] / size[2])
+
+    pictures = {} if given.image is None else {"image": flat(given.image)}
+    for name, view in (("sides", flat), ("sides along z, y is fixed", steep)):
+        labels = sides[view(given.parts.fragments)]
+        grey = np.full(labels.shape, 110, np.uint8) if given.image is None else view(given.image)
+        pictures[name] = sides_picture(grey, labels)
     return pictures
 
 
-def _spotted(grey: NDArray[np.uint8], labels: NDArray[np.uint64] | None) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(grey) if labels is None else sides_picture(grey, labels)
+def _window(centre: int, extent: int) -> slice:
+    """Return where a picture of `SIDE` voxels around a place lies, moved inside the volume."""
+    start = max(0, min(centre - SIDE // 2, extent - SIDE))
+    return slice(start, start + SIDE)
 
 
 def _nm(given: Given, place: Sequence[int]) -> tuple[float, float, float] | None:
