@@ -4,9 +4,9 @@
 
 Affinities by the packaged models, on sections they were not trained on (NEUROPIL_DATA): AC4 76:100 at 12 nm (trained on
 0:75) and FIB-25 112:180 (trained on 0:110). They are segmented by means, at the thresholds of the models' cards. One
-crop of each (AC4 76:88, FIB-25 112:146) is for fitting, the other (AC4 90:100, FIB-25 150:180) for the figures: a person
-is imitated who looks at suggestions in order and accepts the right ones. `..._default` are the weights that come with
-neuropil, fitted on both fitting crops together; `..._fitted` those, fitted further on the fitting crop of the same
+crop of each (AC4 76:88, FIB-25 112:146) is for fitting, the other (AC4 90:100, FIB-25 150:180) for the figures: a
+person is imitated who looks at suggestions in order and accepts the right ones. `..._default` are the weights that come
+with neuropil, fitted on both fitting crops together; `..._fitted` those, fitted further on the fitting crop of the same
 tissue. Peers, in the same run and on the same candidates: the smallest margin between mean affinity and threshold
 (`margin`), and the greatest gain if right (`size`). --fit prints the weights fitted on both fitting crops.
 --keep keeps affinities in a folder for the next run. --quick takes half of AC4's rows.

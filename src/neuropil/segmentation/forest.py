@@ -1,8 +1,8 @@
 """The trees that hold the fragments of segments together, and sums over what lies below each edge, or across it.
 
 Key insight: a contact between two fragments of one tree lies across exactly the edges on the way from one to the other.
-Added at both ends, and taken away twice where the ways to the root meet, it is left, in the sums over subtrees, at those
-edges alone; so all edges are done in one pass.
+Added at both ends, and taken away twice where the ways to the root meet, it is left, in the sums over subtrees, at
+those edges alone; so all edges are done in one pass.
 """
 
 from __future__ import annotations
