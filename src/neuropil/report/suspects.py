@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,13 @@ from neuropil.report.gallery import figure, scale_mark
 from neuropil.report.markup import count, details, facts, percent, score, table, text
 from neuropil.report.page import document
 from neuropil.report.pictures import BLUE, ORANGE, draw, outlines
+
+
+class Picture(NamedTuple):
+    """A picture, and the place (y, x) in it that it is about, in pixels."""
+
+    image: Image
+    spot: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Suspect:
     segments : their ids; one for a cut
     sizes : voxels of the two sides
     command : that opens a viewer there
-    pictures : PNG-ready pictures by name
+    pictures : by name
     right : whether the truth says so; None without truth
     """
 
@@ -42,7 +49,7 @@ class Suspect:
     segments: tuple[int, ...]
     sizes: tuple[int, int]
     command: str
-    pictures: Mapping[str, Image]
+    pictures: Mapping[str, Picture]
     right: bool | None = None
 
 
@@ -111,13 +118,13 @@ def sides_picture(image: Image, labels: Labels) -> Image:
     return picture
 
 
-def upright(picture: NDArray[Any], thickness: float) -> NDArray[Any]:
+def upright(picture: NDArray[Any], thickness: int) -> NDArray[Any]:
     """Return a picture (z, x) with each row repeated, so that sections are as thick as they are in x.
 
-    >>> upright(np.zeros((2, 3)), 2.0).shape
+    >>> upright(np.zeros((2, 3)), 2).shape
     (4, 3)
     """
-    return np.repeat(picture, max(1, round(thickness)), axis=0)
+    return np.repeat(picture, thickness, axis=0)
 
 
 def _case(rank: int, one: Suspect, voxel_nm: tuple[float, float, float] | None) -> str:
@@ -131,13 +138,23 @@ def _case(rank: int, one: Suspect, voxel_nm: tuple[float, float, float] | None) 
     )
     pixel = 0.0 if voxel_nm is None else voxel_nm[2]
     thumbs = "".join(
-        figure(picture, text(name), scale_mark(picture.shape[1], pixel) if pixel and k == 0 else "")
+        figure(
+            picture.image,
+            text(name),
+            _spot(picture) + (scale_mark(picture.image.shape[1], pixel) if pixel and k == 0 else ""),
+        )
         for k, (name, picture) in enumerate(one.pictures.items())
     )
     return (
         f'<div class="case" id="suspect-{rank}"><h3>{rank}. {what}{verdict}</h3><p>{words}</p>'
         f'<div class="thumbs">{thumbs}</div><p><code>{text(one.command)}</code></p></div>'
     )
+
+
+def _spot(picture: Picture) -> str:
+    height, width = picture.image.shape[:2]
+    y, x = 100 * picture.spot[0] / height, 100 * picture.spot[1] / width
+    return f'<span class="spot" style="left:{x:.1f}%;top:{y:.1f}%"></span>'
 
 
 def _worth(worth: Worth) -> str:

@@ -185,7 +185,7 @@ def find_suspects(
     >>> links[2, 0, 0, 1:] = 0.9, 0.2, 0.6
     >>> found = find_suspects(parts_of([[[1, 1, 1, 2]]], [[[1, 1, 2, 3]]]), links, least=1).suspects
     >>> found.cut.tolist(), found.u.tolist(), found.v.tolist()
-    ([False, True], [2, 1], [3, 2])
+    ([False, True], [2, 2], [3, 1])
     """
     if not 0 < threshold < 1:
         raise InputError(f"threshold must lie between 0 and 1; got {threshold}")

@@ -18,7 +18,7 @@ from neuropil.files import write_json, write_text
 from neuropil.metrics.calibration import Reliability
 from neuropil.metrics.suggestions import Review
 from neuropil.report.pictures import png
-from neuropil.report.suspects import Suspect, SuspectsPage, Worth, render_suspects, sides_picture, upright
+from neuropil.report.suspects import Picture, Suspect, SuspectsPage, Worth, render_suspects, sides_picture, upright
 from neuropil.segmentation.suspects import Search, contact_voxel
 from neuropil.stages.suspects_input import Given
 from neuropil.volume.tables import write_table
@@ -50,7 +50,9 @@ def write_folder(config: Config, given: Given, found: Found, data: dict[str, Any
         (part / "pictures").mkdir(parents=True)
         for k, one in enumerate(suspects):
             for name, picture in one.pictures.items():
-                (part / "pictures" / f"{k + 1:04}-{name.split(',')[0].replace(' ', '-')}.png").write_bytes(png(picture))
+                (part / "pictures" / f"{k + 1:04}-{name.split(',')[0].replace(' ', '-')}.png").write_bytes(
+                    png(picture.image)
+                )
         write_json(part / "suspects.json", data | {"suspects": listed})
         write_table(part / "suspects.csv", _table(listed))
         write_text(part / "suspects.html", render_suspects(_page(config, given, found, suspects)))
@@ -102,23 +104,26 @@ def _sides(given: Given, search: Search, k: int) -> NDArray[np.uint64]:
     return lookup.astype(np.uint64)
 
 
-def _pictures(given: Given, sides: NDArray[np.uint64], here: tuple[int, int, int]) -> dict[str, NDArray[np.uint8]]:
+def _pictures(given: Given, sides: NDArray[np.uint64], here: tuple[int, int, int]) -> dict[str, Picture]:
     """Return a section, the same with both sides, and a cut along z."""
     z, y, x = here
     rows, columns = (_window(c, n) for c, n in zip((y, x), given.parts.fragments.shape[1:]))
     size = given.voxel_size or (1.0, 1.0, 1.0)
+    thick = max(1, round(size[0] / size[2]))
 
     def flat(volume: NDArray[Any]) -> NDArray[Any]:
         return np.ascontiguousarray(volume[z, rows, columns])
 
     def steep(volume: NDArray[Any]) -> NDArray[Any]:
-        return upright(volume[:, y, columns], size[0] / size[2])
+        return upright(volume[:, y, columns], thick)
 
-    pictures = {} if given.image is None else {"image": flat(given.image)}
-    for name, view in (("sides", flat), ("sides along z, y is fixed", steep)):
+    in_section = (y - rows.start + 0.5, x - columns.start + 0.5)
+    along_z = ((z + 0.5) * thick, in_section[1])
+    pictures = {} if given.image is None else {"image": Picture(flat(given.image), in_section)}
+    for name, view, spot in (("sides", flat, in_section), ("sides along z, y is fixed", steep, along_z)):
         labels = sides[view(given.parts.fragments)]
         grey = np.full(labels.shape, 110, np.uint8) if given.image is None else view(given.image)
-        pictures[name] = sides_picture(grey, labels)
+        pictures[name] = Picture(sides_picture(grey, labels), spot)
     return pictures
 
 

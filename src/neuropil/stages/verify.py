@@ -121,7 +121,7 @@ def input_checks(record: dict[str, Any], shape: tuple[int, int, int]) -> Iterato
     for k, before in enumerate(record.get("inputs") or []):
         uri = before["uri"]
         try:
-            now = identity(uri)
+            now = identity(uri, before.get("depth"))
         except NeuropilError as error:
             advice = "the output is not harmed; to make it again, bring the input back"
             yield Check("input", "warning", f"{uri} is not there any more ({error})", advice)
