@@ -144,6 +144,8 @@ def _extent_check(config: dict[str, Any], source: tuple[int, ...], shape: tuple[
         return
     start, stop = config.get("sections") or (0, source[0])
     wanted = (stop - start, *source[1:])
+    if config.get("box"):
+        wanted = tuple(stop - start for start, stop in config["box"])
     if shape != wanted:
         yield Check("extent", "broken", f"{shape}, while input and configuration make {wanted}", AGAIN)
     else:
