@@ -14,7 +14,7 @@ from pathlib import Path
 from neuropil.files import write_text
 from neuropil.geometry import Box, grid
 from neuropil.stages.run_step import Step
-from neuropil.volume import Metadata, open_volume
+from neuropil.volume import Metadata, Volume, open_volume
 from neuropil.volume.copying import CopyReport, block_that_fits, copy_volume, digest, publish, staged_place
 from neuropil.volume.uri import Location, parse_uri
 from neuropil.volume.volume import backend_of, open_location
@@ -88,7 +88,7 @@ def hand_over(output: Output, *, overwrite: bool) -> CopyReport:
         with open_volume(output.source) as made:
             return copy_volume(made, output.target, metadata=output.metadata, overwrite=overwrite)
     with open_location(output.staged) as volume:
-        digests = tuple(_digest_file(output, box).read_text() for box in _copied(output))
+        digests = tuple(_digest_of(output, box, volume) for box in _copied(output))
         report = CopyReport(volume.shape, volume.dtype.name, False, block_that_fits(volume), digests)
     if output.levels:
         from neuropil.volume.pyramid import name_levels, plan_pyramid
@@ -106,6 +106,12 @@ def copy_block(output: Output, box: Box) -> None:
     path = _digest_file(output, box)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, digest(array))
+
+
+def _digest_of(output: Output, box: Box, volume: Volume) -> str:
+    """Return the digest of a block as it was written; of what was written without keeping it, as it is."""
+    path = _digest_file(output, box)
+    return path.read_text() if path.exists() else digest(volume.read(box))
 
 
 def _digest_file(output: Output, box: Box) -> Path:
