@@ -30,7 +30,18 @@ Colour = tuple[int, int, int]
 
 
 def png_uri(picture: Image) -> str:
-    """Return a `data:image/png` URI of a grey (y, x) or red-green-blue (y, x, 3) uint8 picture.
+    """Return a `data:image/png` URI of a picture; argument and errors are those of `png`.
+
+    Examples
+    --------
+    >>> png_uri(np.zeros((2, 3), np.uint8))[:22]
+    'data:image/png;base64,'
+    """
+    return "data:image/png;base64," + base64.b64encode(png(picture)).decode("ascii")
+
+
+def png(picture: Image) -> bytes:
+    """Return the PNG file of a grey (y, x) or red-green-blue (y, x, 3) uint8 picture.
 
     Raises
     ------
@@ -38,8 +49,8 @@ def png_uri(picture: Image) -> str:
 
     Examples
     --------
-    >>> png_uri(np.zeros((2, 3), np.uint8))[:22]
-    'data:image/png;base64,'
+    >>> png(np.zeros((2, 3), np.uint8))[:4]
+    b'\\x89PNG'
     """
     picture = np.ascontiguousarray(picture)
     grey, colour = picture.ndim == 2, picture.ndim == 3 and picture.shape[-1] == 3
@@ -60,8 +71,7 @@ def png_uri(picture: Image) -> str:
     # Of PNG's line filters, 0 (none) suits flat colours and 2 (difference to the line above) suits grey images.
     data = _deflate(rows, 0) if kind == 3 else min((_deflate(rows, 0), _deflate(rows - above, 2)), key=len)
     header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0))
-    file = b"\x89PNG\r\n\x1a\n" + header + palette + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
-    return "data:image/png;base64," + base64.b64encode(file).decode("ascii")
+    return b"\x89PNG\r\n\x1a\n" + header + palette + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
 
 
 def colours_of(ids: npt.NDArray[np.uint64]) -> Image:

@@ -23,7 +23,7 @@ from neuropil.errors import InputError, OutputExists
 from neuropil.geometry import Box
 from neuropil.volume import Volume, exists
 from neuropil.volume.base import VolumeBase
-from neuropil.volume.copying import copy_volume
+from neuropil.volume.copying import CopyReport, copy_volume
 from neuropil.volume.metadata import Kind, Metadata
 from neuropil.volume.uri import parse_uri
 
@@ -179,7 +179,7 @@ def write_volume(
     overwrite: bool,
     scale: float | None = None,
     offsets: Sequence[tuple[int, int, int]] | None = None,
-) -> None:
+) -> CopyReport:
     """Write an array, or what a function computes, as a whole volume; it appears under its name when it is complete.
 
     Raises
@@ -195,7 +195,7 @@ def write_volume(
     if offsets is not None:
         metadata = replace(metadata, offsets=tuple(offsets), one_means="same")
     with progress.show(lambda *_: None):  # soon done, and "convert" is not what the user asked for
-        copy_volume(source, uri, metadata=metadata, overwrite=overwrite)
+        return copy_volume(source, uri, metadata=metadata, overwrite=overwrite)
 
 
 def refuse_outputs(outputs: Iterable[str | None], source: str, *, overwrite: bool) -> None:

@@ -24,6 +24,7 @@ from neuropil.geometry import Box
 from neuropil.networks.packaged import weights_path
 from neuropil.stages import StageResult
 from neuropil.stages.common import fingerprint, image_box, placed, record_of, refuse_outputs, sidecar
+from neuropil.stages.record import made as made_of
 from neuropil.stages.run_config import DECIDES_NOTHING, Config
 from neuropil.stages.run_files import Job
 from neuropil.stages.run_order import run_in_order
@@ -106,15 +107,17 @@ def execute(config: Config, using: AbstractContextManager[Pool]) -> tuple[StageR
         if not ledger.done:  # nothing to continue from
             ledger.remove()
         raise
-    for output in outputs:
-        hand_over(output, overwrite=config.overwrite)
+    reports = [hand_over(output, overwrite=config.overwrite) for output in outputs]
     seconds = time.monotonic() - start
     shutil.copy(work / "tree.npz", sidecar(config.output, "tree.npz"))
     record = record_of("run", config, start) | {
         "voxels": box.size,
         "seconds_in_blocks": round(in_blocks, 2),
         "steps": ledger.summary(),
+        **made_of("run", reports[0], [config.input, config.mask]),
     }
+    if config.weights is not None:
+        record["weights_sha256"] = fingerprint(weights_path(config.weights))
     write_json(sidecar(config.output, "json"), record)
     rate = box.size / seconds / 1e6
     text = f"{config.output}: {segments} segments in {box.shape}, {seconds:.1f} s, {rate:.2f} Mvoxel/s"
@@ -165,7 +168,7 @@ def _job(config: Config, box: Box, work: Path, links: str) -> Job:
 def _outputs(config: Config, job: Job, place: dict[str, Any]) -> list[Output]:
     """Return what is handed over at the end."""
     labels, chunk = Metadata(kind="labels", **place), labels_place(config.output, job.work, job.block)[1]
-    outputs = [Output("output", job.output.uri, config.output, labels, job.work, config.levels, chunk)]
+    outputs = [Output("output", job.output.uri, config.output, labels, job.work, config.levels, chunk, job.block)]
     if config.prediction is not None:
         with open_volume(job.source.uri) as predicted:
             metadata = replace(predicted.metadata, **place)

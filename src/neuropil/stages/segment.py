@@ -37,6 +37,7 @@ from neuropil.stages.common import (
     sidecar,
     write_volume,
 )
+from neuropil.stages.record import made
 from neuropil.volume import open_volume
 
 EXAMPLES = [
@@ -111,8 +112,9 @@ def run(config: Config) -> StageResult:
         labels = result.segmentation
         if config.fragments is not None:
             _write_fragments(config.fragments, result, place, overwrite=config.overwrite)
-    write_volume(config.output, labels, kind="labels", place=place, overwrite=config.overwrite)
+    report = write_volume(config.output, labels, kind="labels", place=place, overwrite=config.overwrite)
     record = record_of("segment", config, start) | {"voxels": labels.size}
+    record |= made("segment", report, [config.input, config.seeds])
     write_json(sidecar(config.output, "json"), record)
     count = relabel(labels).ids.size - 1  # seeds have any ids
     text = f"{config.output}: {count} segments in {labels.shape}, {100 * np.mean(labels == 0):.1f} % background"
