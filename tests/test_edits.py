@@ -143,7 +143,6 @@ def test_bad_tables_and_entries() -> None:
         Edits([0, 1]).apply([2])
     with pytest.raises(InputError, match="fragments must be integers; got float64"):
         Edits([0, 1]).apply([0.5])
+    edits = Edits.of(None, [Edit("merge", 1, 2)])
     with pytest.raises(InputError, match="where there are fragments below"):
-        edits = Edits()
-        edits.do(Edit("merge", 1, 2))
         edits.do(Edit("split", 1, 2, (2,)))

@@ -58,7 +58,7 @@ def test_the_division_is_the_cheapest(case: tuple[dict[tuple[int, int], float], 
 def test_on_a_tree_the_weakest_link_of_the_way_is_cut(
     case: tuple[dict[tuple[int, int], float], list[int], int, int],
 ) -> None:
-    links, nodes, a, b = case
+    links, _, a, b = case
     chain = dict(zip(zip(range(1, 9), range(2, 10)), [*links.values(), *[3.0] * 8]))
     low, high = min(a, b), max(a, b)
     away = set(split_off(graph_of(chain, 9), range(1, 10), a, b))

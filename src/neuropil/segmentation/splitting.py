@@ -89,8 +89,8 @@ def split_off(graph: FragmentGraph, fragments: ArrayLike, a: int, b: int, *, joi
 
     Examples
     --------
-    >>> ends = np.array([1, 2, 3], np.uint64)
-    >>> chain = FragmentGraph(ends, ends + np.uint64(1), np.array([9.0, 2.0, 7.0]), np.array([0, 1, 1, 1, 1], np.uint64))
+    >>> ends, segments = np.array([1, 2, 3], np.uint64), np.array([0, 1, 1, 1, 1], np.uint64)
+    >>> chain = FragmentGraph(ends, ends + np.uint64(1), np.array([9.0, 2.0, 7.0]), segments)
     >>> split_off(chain, [1, 2, 3, 4], 1, 4)
     (3, 4)
     """

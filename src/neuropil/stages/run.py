@@ -25,13 +25,16 @@ from neuropil.errors import ConfigError, InputError, NeuropilError
 from neuropil.files import replacing, write_json
 from neuropil.geometry import Box
 from neuropil.machine import cores
+from neuropil.progress import track
 from neuropil.segmentation.agglomeration_parts import Merges
-from neuropil.segmentation.contacts_blocks import STEPS
+from neuropil.segmentation.contacts_blocks import STEPS, BlockContacts
 from neuropil.segmentation.linkage import MergeTree, cut
+from neuropil.segmentation.splitting import FragmentGraph
 from neuropil.segmentation.watershed_blocks import BlockLinks, divide_shared, join_pairs
 from neuropil.stages import StageResult, run_steps
 from neuropil.stages.affinities import check_affinity_volume
 from neuropil.stages.common import placed, refuse_outputs, sidecar, versions
+from neuropil.stages.fragment_graph import save_graph
 from neuropil.stages.run_steps import Job, chunk_of, group_boxes, levels, load, save_table
 from neuropil.volume import Metadata, Volume, create_volume, open_volume
 from neuropil.volume.copying import copy_volume
@@ -50,6 +53,7 @@ class Config(StageConfig):
 
     input: str = Field(description="URI of affinities")
     output: str = Field(description="URI of the segmentation to write (uint64)")
+    fragments: str | None = Field(None, description="URI; also write the fragments, which neuropil view corrects by")
     block: Triple = Field((64, 512, 512), description="voxels z,y,x of a block; decides memory, not the result")
     mask: str | None = Field(None, description="URI of a mask (z, y, x), such as `neuropil defects` writes")
     bridge: int = Field(2, ge=0, description="a voxel that is masked in more sections on end loses its links")
@@ -79,7 +83,7 @@ def run(config: Config) -> StageResult:
         raise ConfigError(f"low and high must satisfy 0 <= low < high; got {config.low}, {config.high}")
     if min(config.block) < 1:
         raise ConfigError(f"block must be three positive extents z,y,x; got {config.block}")
-    refuse_outputs([config.output], config.input, overwrite=config.overwrite)
+    refuse_outputs([config.output, config.fragments], config.input, overwrite=config.overwrite)
     start = time.monotonic()
     with open_volume(config.input) as volume:
         check_affinity_volume(volume)
@@ -91,7 +95,7 @@ def run(config: Config) -> StageResult:
     work = ledger.folder.absolute()
     block = tuple(min(n, extent) for n, extent in zip(config.block, (z, y, x)))
     job = Job(
-        str(config.input), work, f"{work}/segmentation.zarr", (z, y, x), block, unit,  # type: ignore[arg-type]
+        str(config.input), work, (z, y, x), block, unit,  # type: ignore[arg-type]
         config.low, config.high, config.size, config.size_threshold, config.mask, config.bridge,
     )  # fmt: skip
     try:
@@ -103,8 +107,12 @@ def run(config: Config) -> StageResult:
         if not ledger.done:  # nothing to continue from
             ledger.remove()
         raise
-    with open_volume(job.output) as made:
-        copy_volume(made, config.output, metadata=Metadata(kind="labels", **place), overwrite=config.overwrite)
+    outputs = {"segmentation": config.output} | ({} if config.fragments is None else {"fragments": config.fragments})
+    for name, uri in outputs.items():
+        with open_volume(job.volume(name)) as made:
+            copy_volume(made, uri, metadata=Metadata(kind="labels", **place), overwrite=config.overwrite)
+    if config.fragments is not None:
+        save_graph(config.fragments, _graph(job))
     seconds = time.monotonic() - start
     shutil.copy(work / "tree.npz", sidecar(config.output, "tree.npz"))
     record = {
@@ -148,7 +156,7 @@ def _check_mask(config: Config, shape: tuple[int, ...]) -> None:
 def _parameters(config: Config) -> dict[str, Any]:
     """Return what decides what lies in the work folder."""
     parameters = dump(config)
-    for free in ("output", "executor", "workers", "worker_memory", "scheduler", "overwrite", "fresh"):
+    for free in ("output", "fragments", "executor", "workers", "worker_memory", "scheduler", "overwrite", "fresh"):
         parameters.pop(free)
     return parameters
 
@@ -183,10 +191,13 @@ def _steps(job: Job, config: Config, ledger: Ledger, pool: Pool, place: dict[str
     for level in range(1, top + 1):
         each(f"agglomeration {level}", group_boxes(job, level), partial(run_steps.merge_group, job, level=level))
     segments = _cut(job, config.merge_threshold)
-    if not Path(job.output).exists():
-        size = {"chunk_shape": chunk_of(job.block), "kind": "labels", **place}
-        create_volume(job.output, shape=job.shape, dtype=np.uint64, **size).close()
-    each("segmentation", blocks, partial(run_steps.write, job))
+    volumes = {"segmentation": "segments"} | ({} if config.fragments is None else {"fragments": "numbers"})
+    for name, table in volumes.items():
+        if not Path(job.volume(name)).exists():
+            size = {"chunk_shape": chunk_of(job.block), "kind": "labels", **place}
+            create_volume(job.volume(name), shape=job.shape, dtype=np.uint64, **size).close()
+        step = "segmentation" if name == "segmentation" else f"write {name}"
+        each(step, blocks, partial(run_steps.write, job, name=name, table=table))
     return segments
 
 
@@ -239,4 +250,16 @@ def _cut(job: Job, threshold: float | None) -> int:
         np.savez(file, u=tree.u, v=tree.v, affinity=tree.affinity)
     labels = cut(tree, 2.0 if threshold is None else threshold)[1:]
     save_table(job.table("segments"), nodes, labels)
+    save_table(job.table("numbers"), nodes, np.arange(1, nodes.size + 1, dtype=np.uint64))
     return int(labels.max(initial=0))
+
+
+def _graph(job: Job) -> FragmentGraph:
+    """Return which of the fragments that are written touch, and the segment of each."""
+    blocks = group_boxes(job, 0)
+    parts = [run_steps.linked_contacts(job, block) for block in track(blocks, "graph", len(blocks))]
+    known = BlockContacts.united(parts)
+    u, v = (run_steps.rename(end, job.table("numbers")) for end in (known.u, known.v))
+    labels = np.load(job.table("segments"))[1]
+    segments = np.concatenate([np.zeros(1, np.uint64), labels])
+    return FragmentGraph(u, v, known.total / job.unit, segments)

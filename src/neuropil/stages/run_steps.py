@@ -40,7 +40,6 @@ class Job:
     ----------
     affinities : URI
     work : folder of all that is made on the way
-    output : URI of the segmentation that blocks are written to
     shape, block : voxels z, y, x of the volume and of a block
     unit : steps of affinity in which sums are kept, 255 or 2**24
     low, high, size, size_threshold : thresholds, as `neuropil segment` has them
@@ -49,7 +48,6 @@ class Job:
 
     affinities: str
     work: Path
-    output: str
     shape: tuple[int, int, int]
     block: tuple[int, int, int]
     unit: int
@@ -84,6 +82,10 @@ class Job:
         start = box.shift(by).start
         stop = tuple(min(a + n, extent) for a, n, extent in zip(start, self.block, self.shape))
         return Box(start, stop)
+
+    def volume(self, name: str) -> str:
+        """URI of a volume that blocks are written to."""
+        return f"{self.work}/{name}.zarr"
 
     def table(self, name: str) -> Path:
         """Where a table of the whole volume is."""
@@ -181,16 +183,20 @@ def _link(job: Job, box: Box, known: PartLinks, blocks: Iterable[Box]) -> None:
     save(job.file("linkage", box), vars(left) | final | {"old": ids[changed], "new": smallest[changed]})
 
 
-def merge_block(job: Job, box: Box) -> None:
-    """Agglomerate a block's segments, as far as it can tell."""
+def linked_contacts(job: Job, box: Box) -> BlockContacts:
+    """Return the contacts of a block's links between what linkage left, dust left out."""
     known = load(job.file("edges", box), ("u", "v", "total", "count"))
     u, v = (rename(known[end], job.table("linkage")) for end in ("u", "v"))
     real = (u != 0) & (v != 0) & (u != v)
     u, v = np.minimum(u, v)[real], np.maximum(u, v)[real]
     same = np.zeros(u.size, np.int64)
-    contacts = BlockContacts.united([BlockContacts(u, v, known["total"][real], known["count"][real], same)])
-    part = PartEdges.of(contacts.u, contacts.v, contacts.total, contacts.count)
-    _merge(job, box, part, [box])
+    return BlockContacts.united([BlockContacts(u, v, known["total"][real], known["count"][real], same)])
+
+
+def merge_block(job: Job, box: Box) -> None:
+    """Agglomerate a block's segments, as far as it can tell."""
+    contacts = linked_contacts(job, box)
+    _merge(job, box, PartEdges.of(contacts.u, contacts.v, contacts.total, contacts.count), [box])
 
 
 def merge_group(job: Job, box: Box, level: int) -> None:
@@ -208,10 +214,10 @@ def _merge(job: Job, box: Box, known: PartEdges, blocks: Iterable[Box]) -> None:
     save(job.file("agglomeration", box), vars(merges) | {f"left_{name}": value for name, value in vars(left).items()})
 
 
-def write(job: Job, box: Box) -> None:
-    """Write a block of the segmentation."""
-    names = rename(rename(_names(job, box), job.table("linkage")), job.table("segments"))
-    with open_volume(job.output, writable=True) as volume:
+def write(job: Job, box: Box, name: str, table: str) -> None:
+    """Write a block of the segmentation, or of the fragments that it is made of."""
+    names = rename(rename(_names(job, box), job.table("linkage")), job.table(table))
+    with open_volume(job.volume(name), writable=True) as volume:
         volume.write(box, names[np.load(job.array("fragments", box))])
 
 
