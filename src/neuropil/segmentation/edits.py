@@ -136,6 +136,15 @@ class Edits:
         ends = {segment for step in self._done for segment in (step.source, step.target)}
         return tuple(sorted(segment for segment in ends if self.fragments_of(segment)))
 
+    def check(self, edit: Edit) -> None:
+        """Raise InputError if an entry cannot be done as the table stands."""
+        if edit.op == "undo" and not self._done:
+            raise InputError("there is nothing to undo")
+        if edit.op == "redo" and not self._undone:
+            raise InputError("there is nothing to redo")
+        if edit.op in ("merge", "split"):
+            self._step(edit)
+
     def do(self, edit: Edit) -> None:
         """Do one entry of a log.
 
@@ -144,15 +153,12 @@ class Edits:
         InputError
             If it cannot be done as the table stands; nothing changes then.
         """
+        self.check(edit)
         if edit.op == "undo":
-            if not self._done:
-                raise InputError("there is nothing to undo")
             step = self._done.pop()
             self._move(step.moved, step.source)
             self._undone.append(step.edit)
             return
-        if edit.op == "redo" and not self._undone:
-            raise InputError("there is nothing to redo")
         step = self._step(self._undone[-1] if edit.op == "redo" else edit)
         self._undone = self._undone[:-1] if edit.op == "redo" else []
         self._move(step.moved, step.target)

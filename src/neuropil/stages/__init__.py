@@ -19,6 +19,8 @@ STAGES = {
     "segment": "turn a boundary map or affinities into a segmentation",
     "run": "segment affinities of any size in blocks, on all cores or a cluster",
     "verify-seams": "show on a crop that blocks give what the whole gives",
+    "view": "look at volumes in a browser, merge and split segments there",
+    "apply-edits": "write the segmentation as corrected in the viewer",
     "skeletonize": "find the centre lines of labels",
     "tune": "find the parameters of segment on a crop with truth",
     "evaluate": "score boundary maps and segmentations against truth",
