@@ -47,6 +47,8 @@ def browser(size: tuple[int, int] = (1000, 700)) -> Iterator[Browser]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
+    window = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
     try:
         yield Browser(opened)
     finally:
@@ -67,13 +69,13 @@ class Browser:
         """What the page looks like, (y, x, 3) uint8."""
         return iio.imread(io.BytesIO(self.driver.get_screenshot_as_png()))[..., :3]
 
-    def until(self, true: Callable[[np.ndarray], bool], seconds: float = 30) -> np.ndarray:
+    def until(self, true: Callable[[np.ndarray], bool], seconds: float = 120) -> np.ndarray:
         """Wait for a picture of which something is true, and which no longer changes; return it."""
         end, before = time.monotonic() + seconds, self.picture()
         while time.monotonic() < end:
-            time.sleep(0.3)
+            time.sleep(0.2)
             now = self.picture()
-            if np.array_equal(now, before) and true(now):
+            if true(now) and np.array_equal(now, before):
                 return now
             before = now
         raise AssertionError(f"the picture did not become what it should within {seconds} s")
@@ -110,6 +112,13 @@ class Browser:
         """The text of the page."""
         return str(self.driver.execute_script("return document.body.innerText"))
 
+    def wait_for(self, text: str, seconds: float = 120) -> None:
+        """Wait until the page says something."""
+        end = time.monotonic() + seconds
+        while text not in self.said():
+            assert time.monotonic() < end, f"the page did not say {text!r} within {seconds} s: {self.said()[-300:]}"
+            time.sleep(0.05)
+
     def errors(self) -> list[str]:
         """What the console calls an error."""
         return [one["message"] for one in self.driver.get_log("browser") if one["level"] == "SEVERE"]
@@ -117,5 +126,7 @@ class Browser:
     def hosts(self) -> set[str]:
         """Hosts that any request went to."""
         events = [json.loads(one["message"])["message"] for one in self.driver.get_log("performance")]
-        self._requests += [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
+        self._requests += [
+            one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"
+        ]
         return {urlsplit(url).hostname or "" for url in self._requests if urlsplit(url).scheme not in ("data", "blob")}

@@ -164,11 +164,11 @@ class View:
         # One plane fills a window of usual size.
         state.cross_section_scale = max(size[1] / 600, size[2] * len(panels) / 1000) / unit
         state.projection_scale = 1.5 * max(size) / unit
-        labelled = [one.name for one in self.shown.values() if one.role in LABELS]
+        labelled = sorted((one.role != "segmentation", one.name) for one in self.shown.values() if one.role in LABELS)
+        hidden = [name for _, name in labelled[1:]] if len(panels) == 1 else []  # one over another show neither
         for one in self.shown.values():
             layer = layer_of(one, source_of(one, self._volumes[one.name], first))
-            # Labellings one over another show neither.
-            state.layers.append(name=one.name, layer=layer, visible=len(panels) > 1 or one.name not in labelled[1:])
+            state.layers.append(name=one.name, layer=layer, visible=one.name not in hidden)
         for places in points:
             state.layers[places.name] = points_layer(places, first)
         flat = first.voxel_size[0] >= 3 * min(first.voxel_size[1:]) or first.source.shape[-3] < 16
