@@ -61,8 +61,10 @@ class Shown:
     def __post_init__(self) -> None:
         axes = len(self.source.shape)
         if axes != 4 if self.role == "affinities" else axes != 3:
-            wanted = "affinities (c, z, y, x)" if self.role == "affinities" else f"{self.role} (z, y, x)"
-            raise InputError(f"{self.name} must be {wanted}; it has the shape {self.source.shape}")
+            wanted = "c, z, y, x" if self.role == "affinities" else "z, y, x"
+            raise InputError(
+                f"{self.name} must have axes {wanted} to be shown as {self.role}; its shape is {self.source.shape}"
+            )
         if self.role in LABELS and self.source.dtype.kind not in "bui" and self.source.dtype != np.int64:
             raise InputError(f"{self.name} must hold integers to be {self.role}; it holds {self.source.dtype}")
 

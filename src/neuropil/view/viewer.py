@@ -71,15 +71,10 @@ class View:
         self.first = shown[0]
         self._volumes = {one.name: local_volume(one) for one in shown}
         ng = neuroglancer()
+        _check_address(bind, port)
         ng.set_static_content_source(source=_pages())
         ng.set_server_bind_address(bind, port)
-        try:
-            self._viewer = ng.Viewer(token=secrets.token_urlsafe(24))  # a token of ours: no credentials are handed out
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(
-                f"cannot listen at {bind} port {port}: {reason}; --port 0 takes any that is free"
-            ) from None
+        self._viewer = ng.Viewer(token=secrets.token_urlsafe(24))  # a token of ours: no credentials are handed out
         self.bind, self.port = bind, int(ng.server.global_server.port)
         self._viewer.set_state(self._fresh(points, layout))
 
@@ -178,6 +173,18 @@ class View:
         else:
             state.layout = "xy" if flat else "4panel"
         return state
+
+
+def _check_address(bind: str, port: int) -> None:
+    """Raise InputError unless this process may listen there."""
+    try:
+        family = socket.getaddrinfo(bind, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((bind, port))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"cannot listen at {bind} port {port}: {reason}; --port 0 takes any that is free") from None
 
 
 def _panels(shown: list[Shown], layout: Layout) -> list[list[str]]:
