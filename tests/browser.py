@@ -50,7 +50,7 @@ def browser(size: tuple[int, int] = (1000, 700)) -> Iterator[Browser]:
     window = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
     opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
     try:
-        yield Browser(opened)
+        yield Browser(opened, size)
     finally:
         opened.quit()
 
@@ -58,8 +58,8 @@ def browser(size: tuple[int, int] = (1000, 700)) -> Iterator[Browser]:
 class Browser:
     """What tests do with a browser."""
 
-    def __init__(self, driver: Any) -> None:
-        self.driver = driver
+    def __init__(self, driver: Any, size: tuple[int, int]) -> None:
+        self.driver, self.size = driver, size
         self._requests: list[str] = []
 
     def open(self, link: str) -> None:

@@ -26,11 +26,11 @@ def replay(segments, log):
     return names
 
 
-def cheapest_division(nodes, links, a, b):
-    """Return the least sum of links (u, v, weight) between two parts of the nodes, a in one and b in the other."""
+def weakest_division(nodes, links, a, b):
+    """Of all divisions of nodes, a in one part and b in the other: the least that the strongest severed link can be."""
     others = [node for node in nodes if node not in (a, b)]
     best = float("inf")
     for bits in range(1 << len(others)):
         side = {a} | {node for k, node in enumerate(others) if bits >> k & 1}
-        best = min(best, sum(w for u, v, w in links if (u in side) != (v in side)))
+        best = min(best, max([0, *(w for u, v, w in links if (u in side) != (v in side))]))
     return best

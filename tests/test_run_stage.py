@@ -79,9 +79,9 @@ def test_fragments_and_their_graph_are_those_of_the_whole(tmp_path: Path, affini
     good(*words)
     np.testing.assert_array_equal(load(f"{tmp_path}/rf.zarr"), load(f"{tmp_path}/wf.zarr"))
     ours, theirs = (load_graph(f"{tmp_path}/{name}.zarr") for name in ("rf", "wf"))
-    real = theirs.total > 0
-    for name in ("u", "v", "total"):
-        np.testing.assert_allclose(getattr(ours, name)[ours.total > 0], getattr(theirs, name)[real], rtol=1e-6)
+    real = theirs.affinity > 0
+    for name in ("u", "v", "affinity"):
+        np.testing.assert_allclose(getattr(ours, name)[ours.affinity > 0], getattr(theirs, name)[real], rtol=1e-6)
     np.testing.assert_array_equal(ours.segments, theirs.segments)
     np.testing.assert_array_equal(ours.segments[load(f"{tmp_path}/rf.zarr").astype(int)], load(f"{tmp_path}/r.zarr"))
     with untouched(tmp_path):

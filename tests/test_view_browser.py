@@ -49,7 +49,9 @@ def volumes(tmp_path: Path) -> dict[str, str]:
         "segmentation": store(f"{tmp_path}/v.h5:ids", table[fragments.astype(int)], kind="labels", **PLACE),
     }
     ends = np.array([1, 2, 3], np.uint64)
-    save_graph(uris["fragments"], FragmentGraph(ends, ends + np.uint64(1), np.array([9.0, 1.0, 9.0]), table))
+    save_graph(
+        uris["fragments"], FragmentGraph(ends, ends + np.uint64(1), np.array([0.9, 0.1, 0.9], np.float32), table)
+    )
     return uris
 
 

@@ -64,7 +64,7 @@ def fragments_of_four(folder: Path) -> tuple[str, str]:
     facts = {"voxel_size": VOXEL_SIZE, "offset": OFFSET, "kind": "labels"}
     pieces = store(f"{folder}/f.zarr", fragments, **facts)
     ends = np.array([1, 2, 3], np.uint64)
-    save_graph(pieces, FragmentGraph(ends, ends + np.uint64(1), np.array([9.0, 1.0, 9.0]), table))
+    save_graph(pieces, FragmentGraph(ends, ends + np.uint64(1), np.array([0.9, 0.1, 0.9], np.float32), table))
     return pieces, store(f"{folder}/ids.zarr", table[fragments.astype(int)], **facts)
 
 

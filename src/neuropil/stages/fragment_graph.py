@@ -1,6 +1,6 @@
 """The graph of fragments that lies beside a volume of them, as `….graph.npz`: what proofreading needs to know.
 
-u, v, total: contacts of fragments and the sum of their affinities; segments: the segment of each fragment.
+u, v, affinity: contacts of fragments and the mean of their affinities; segments: the segment of each fragment.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def save_graph(fragments: str, graph: FragmentGraph) -> None:
     path = graph_path(fragments)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part, part.open("wb") as file:
-        np.savez(file, u=graph.u, v=graph.v, total=graph.total, segments=graph.segments)
+        np.savez(file, u=graph.u, v=graph.v, affinity=graph.affinity, segments=graph.segments)
 
 
 def load_graph(fragments: str) -> FragmentGraph:
@@ -49,7 +49,7 @@ def load_graph(fragments: str) -> FragmentGraph:
         )
     try:
         with np.load(path) as file:
-            return FragmentGraph(*(file[name] for name in ("u", "v", "total", "segments")))
+            return FragmentGraph(*(file[name] for name in ("u", "v", "affinity", "segments")))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:

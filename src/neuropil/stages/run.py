@@ -262,4 +262,5 @@ def _graph(job: Job) -> FragmentGraph:
     u, v = (run_steps.rename(end, job.table("numbers")) for end in (known.u, known.v))
     labels = np.load(job.table("segments"))[1]
     segments = np.concatenate([np.zeros(1, np.uint64), labels])
-    return FragmentGraph(u, v, known.total / job.unit, segments)
+    mean = known.total / np.maximum(known.count, 1) / job.unit
+    return FragmentGraph(u, v, mean.astype(np.float32), segments)
