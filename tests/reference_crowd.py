@@ -10,13 +10,13 @@ def sigmoid(x):
 
 
 def output(form, said, parameters):
-    """o of a segment; said: list of (user, 0 or 1), parameters: (w, theta, c)."""
-    w, theta, c = parameters
+    """o of a segment; said: list of (user, 0 or 1), parameters: (w, theta, c, k)."""
+    w, theta, c, k = parameters
     m = len(said)
     if form == "nonnegative":
-        return sigmoid(sum(w[u] * (s - theta[u]) for u, s in said))
+        return sigmoid(k * sum(w[u] * (s - theta[u]) for u, s in said))
     if form == "weighted":
-        return sigmoid(sum(w[u] * s for u, s in said) / m - min(0.99, math.exp(-0.16 * m) + 0.2))
+        return sigmoid(k * (sum(w[u] * s for u, s in said) / m - min(0.99, math.exp(-0.16 * m) + 0.2)) + c)
     return sigmoid(sum(w[u] * s - theta[u] for u, s in said) + (c if form == "prior" else 0))
 
 

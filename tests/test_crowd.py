@@ -19,7 +19,7 @@ from neuropil.crowd.folds import circularity, cross_validate
 from neuropil.crowd.fusion import SUPERVISED, Method, fuse_votes
 from neuropil.crowd.glad import glad
 from neuropil.crowd.scores import best_threshold, calibration, score_consensus, voxel_scores
-from neuropil.crowd.sgd import _LIMITS, Form, VoteModel, train_votes
+from neuropil.crowd.sgd import _LIMITS, Form, VoteModel, _line, train_votes
 from neuropil.crowd.simulate import Crowd, simulate_votes
 from neuropil.crowd.thresholds import share_threshold
 from neuropil.crowd.tiers import STARBURST, Record, TierRule, update_tiers, user_records
@@ -65,30 +65,40 @@ def blank(votes: Votes) -> Votes:
 def test_a_step_of_descent_is_the_gradient(data: st.DataObject, form: Form, kind: str) -> None:
     """One visit moves every parameter by rate times the slope of the loss, as finite differences find it."""
     rng = rng_of(data.draw(st.integers(0, 2**32 - 1)))
-    users, y = int(rng.integers(1, 5)), float(rng.integers(0, 2))
+    users, y, k = int(rng.integers(1, 5)), float(rng.integers(0, 2)), 1.0
     said = [(u, int(rng.integers(0, 2))) for u in range(users)]
     before = (rng.uniform(0.2, 0.8, users), rng.uniform(0.2, 0.8, users), rng.uniform(0.2, 0.8, 1))
+    if form in ("nonnegative", "weighted"):
+        k = rng.uniform(1, 3)
+    if form not in ("prior", "weighted"):
+        before[2][:] = 0
+    if form == "weighted":
+        before[1][:] = 0
     after = tuple(part.copy() for part in before)
-    line = (np.ones(1), np.zeros(1))
-    if form == "weighted":
-        line = (np.full(1, 1 / users), -share_threshold(np.array([users]), "eyewire"))
-    votes = (np.array([0, users]), np.arange(users), np.array([float(s) for _, s in said]))
-    rule = (form == "nonnegative", form != "weighted", form == "prior", kind == "log", 1e-3)
-    pull = (np.zeros(users), np.zeros(users), 0.0, 0.0)
-    if form != "prior":
-        before[2][:] = after[2][:] = 0
-    if form == "weighted":
-        before[1][:] = after[1][:] = 0
-    kernel.epoch(np.array([0]), votes, np.array([y]), line, after, _LIMITS[form], rule, pull)
-    learnt = (0, 1, 2) if form == "prior" else (0,) if form == "weighted" else (0, 1)
+    votes = Votes.of(np.arange(users), np.zeros(users, int), [s for _, s in said], tasks=[0])
+    line = _line(votes, VoteModel(form, *before[:2], 0.0, np.ones(users, bool), k))
+    arrays = (votes.starts, votes.users, votes.values.astype(float))
+    rule = (form != "weighted", form in ("prior", "weighted"), kind == "log", 1e-3)
+    pull = (np.zeros(users),) * 4
+    kernel.epoch(np.array([0]), arrays, np.array([y]), line, after, _LIMITS[form], rule, pull)
+    learnt = {"prior": (0, 1, 2), "weighted": (0, 2)}.get(form, (0, 1))
     for part in learnt:
-        for k in range(before[part].size):
+        for j in range(before[part].size):
             up, down = ([one.copy() for one in before] for _ in range(2))
-            up[part][k] += 1e-5
-            down[part][k] -= 1e-5
-            losses = [reference.loss(form, kind, said, y, (w, t, c[0])) for w, t, c in (up, down)]
+            up[part][j] += 1e-5
+            down[part][j] -= 1e-5
+            losses = [reference.loss(form, kind, said, y, (w, t, c[0], k)) for w, t, c in (up, down)]
             slope = (losses[0] - losses[1]) / 2e-5
-            assert after[part][k] - before[part][k] == pytest.approx(-1e-3 * slope, abs=1e-9)
+            assert after[part][j] - before[part][j] == pytest.approx(-1e-3 * slope, abs=1e-9)
+
+
+def test_a_pull_ends_at_its_target() -> None:
+    """However strong, it never goes past it; none leaves the step alone."""
+    moved = kernel._moved.py_func
+    assert moved(3.0, 0.0, 1e9, 1.0, -np.inf, np.inf) == pytest.approx(1.0)
+    assert 1.0 < moved(3.0, 0.0, 5.0, 1.0, -np.inf, np.inf) < 3.0
+    assert moved(3.0, 0.5, 0.0, 1.0, -np.inf, np.inf) == 3.5
+    assert moved(3.0, 0.5, 0.0, 1.0, 0.0, 1.0) == 1.0
 
 
 @given(crowds(voted=True), st.sampled_from(FORMS))
@@ -97,31 +107,31 @@ def test_models_give_what_their_formula_says(votes: Votes, form: Form) -> None:
     w, theta = rng.uniform(0, 1, (2, votes.user_count))
     if form == "weighted":
         theta[:] = 0
-    model = VoteModel(form, w, theta, 0.3 if form == "prior" else 0.0, np.ones(votes.user_count, bool))
+    bias, k = 0.3 if form in ("prior", "weighted") else 0.0, 1.7 if form in ("nonnegative", "weighted") else 1.0
+    model = VoteModel(form, w, theta, bias, np.ones(votes.user_count, bool), k)
     expected = [
-        reference.output(form, [(u, s) for u, j, s in listed(votes) if i == j], (w, theta, model.bias))
+        reference.output(form, [(u, s) for u, j, s in listed(votes) if i == j], (w, theta, bias, k))
         for i in range(votes.tasks.size)
     ]
     np.testing.assert_allclose(model.probability(votes), expected, rtol=1e-12)
 
 
 @given(crowds(), st.sampled_from(FORMS))
-def test_training_keeps_limits_and_leaves_strangers_alone(votes: Votes, form: Form) -> None:
+def test_training_keeps_limits_and_takes_strangers_for_the_crowd(votes: Votes, form: Form) -> None:
     if not votes.labelled[votes.segments].any():
         with pytest.raises(InputError, match="votes must have truth"):
             train_votes(votes, form)
         return
     model = train_votes(votes, form, rate=5.0, epochs=5)
     low, high, theta_low, theta_high = _LIMITS[form]
-    assert np.all((model.weights >= low) & (model.weights <= high))
-    assert np.all((model.thresholds >= theta_low) & (model.thresholds <= theta_high))
+    assert np.all((model.weights >= low) & (model.weights <= high + 1e-12))
+    assert np.all((model.thresholds >= theta_low) & (model.thresholds <= theta_high + 1e-12))
     strangers = np.ones(votes.user_count, bool)
     strangers[votes.users[votes.labelled[votes.segments]]] = False
     assert np.array_equal(model.known, ~strangers)
-    assert not model.weights[strangers].any()
-    assert not model.thresholds[strangers].any()
-    only = votes.keep(strangers[votes.users])
-    assert np.isnan(model.probability(only)).all()
+    assert np.unique(model.weights[strangers]).size <= 1
+    assert np.unique(model.thresholds[strangers]).size <= 1
+    assert np.array_equal(np.isnan(model.probability(votes)), votes.counts == 0)
 
 
 def test_training_goes_on_from_a_model() -> None:
@@ -129,7 +139,12 @@ def test_training_goes_on_from_a_model() -> None:
     first = train_votes(votes, "prior", epochs=3)
     again = train_votes(votes, "prior", epochs=2, start=first)
     assert not np.array_equal(first.weights, again.weights)
-    assert np.abs(again.weights - first.weights).max() < np.abs(again.weights).max()
+    assert np.abs(again.weights - first.weights).max() < 0.5 * np.abs(again.weights).max()
+    # a user of the first cell alone keeps what it taught
+    other = votes.keep(votes.users != votes.users[0])
+    kept = train_votes(other, "prior", epochs=2, start=first, l2=1.0)
+    assert kept.known[votes.users[0]]
+    assert kept.weights[votes.users[0]] == pytest.approx(first.weights[votes.users[0]], abs=0.3)
     with pytest.raises(InputError, match="start must be a logistic model of 200 users; got prior of 200"):
         train_votes(votes, "logistic", start=first)
 
@@ -208,42 +223,70 @@ def test_calibration_of_the_true_model() -> None:
 
 
 def test_abilities_are_recovered() -> None:
-    """Spec 6.2: Spearman of user ability >= .8, without and with truth; weights w alone say less (about .65)."""
+    """Spec 6.2: Spearman of user ability >= .8, by agreement alone and by weights learnt from truth."""
     made = simulate_votes(Crowd(activity=0), rng=rng_of(1))
     for votes in (made.votes, blank(made.votes)):
         found = dawid_skene(votes).abilities
         assert spearmanr(found.weights, made.abilities.weights).statistic > 0.85
         assert spearmanr(found.sensitivity, made.abilities.sensitivity).statistic > 0.85
-    learnt = fuse_votes(made.votes, "logistic")
-    assert spearmanr(learnt.abilities.weights, made.abilities.weights).statistic > 0.85
-    assert spearmanr(learnt.weights, made.abilities.weights).statistic > 0.6
+    for method in SUPERVISED:
+        learnt = fuse_votes(made.votes, method)
+        assert spearmanr(learnt.abilities.weights, made.abilities.weights).statistic > 0.85
+        assert spearmanr(learnt.weights, made.abilities.weights).statistic > 0.8
 
 
-@pytest.mark.parametrize("spammers", [0.1, 0.4])
-def test_beats_majority_near_the_ceiling(spammers: float) -> None:
+def decided(votes: Votes, method: Method) -> np.ndarray:
+    """What a method selects without having seen the truth of the task."""
+    if method in SUPERVISED:
+        return cross_validate(votes, method, rng=rng_of(0)).selected
+    return fuse_votes(blank(votes), method).selected
+
+
+@pytest.mark.parametrize(
+    ("spammers", "method"), [(0.1, "glad"), (0.4, "dawid_skene"), *((0.1, one) for one in ("dawid_skene", *SUPERVISED))]
+)
+def test_beats_majority_near_the_ceiling(spammers: float, method: Method) -> None:
     """Spec 6.2 and 6.3: error at least a tenth below majority's, for any resample of tasks, and near Bayes'."""
     made = simulate_votes(Crowd(spammers=spammers), rng=rng_of(2))
-    votes, unseen = made.votes, blank(made.votes)
-    ours, majority = fuse_votes(unseen).selected, fuse_votes(unseen, "majority").selected
-    rng, ratios = rng_of(0), []
-    for _ in range(200):
-        times = np.bincount(rng.integers(0, 250, 250), minlength=250)[votes.tasks]
-        sample = Votes.of([], [], [], tasks=votes.tasks, sizes=votes.sizes * np.maximum(times, 1e-9), truth=votes.truth)
-        ratios.append(voxel_scores(sample, ours).error / voxel_scores(sample, majority).error)
-    assert np.quantile(ratios, 0.975) < 0.9
-    assert voxel_scores(votes, ours).error < 1.3 * voxel_scores(votes, made.bayes() >= 0.5).error
+    votes = made.votes
+    ours, majority = decided(votes, method), decided(votes, "majority")
+    times = rng_of(0).multinomial(250, np.full(250, 1 / 250), 1000)
+    errors = []
+    for selected in (ours, majority):
+        wrong = np.bincount(votes.tasks, votes.sizes * (selected != votes.truth))
+        whole = np.bincount(votes.tasks, votes.sizes * (selected | (votes.truth == 1)))
+        errors.append((times @ wrong) / (times @ whole))
+    assert np.quantile(errors[0] / errors[1], 0.975) < 0.9
+    # the constraint of "weighted", that silence is worth the same for all, costs something
+    near = 1.7 if method == "weighted" else 1.3
+    assert voxel_scores(votes, ours).error < near * voxel_scores(votes, made.bayes() >= 0.5).error
 
 
-@pytest.mark.parametrize("method", ["dawid_skene", "glad"])
+@pytest.mark.parametrize("method", ["dawid_skene", "glad", *SUPERVISED])
 def test_equals_are_found_out(method: Method) -> None:
     """Where all players are equal, nothing is lost against majority, which is then the best there is."""
     crowd = Crowd(sensitivity=0.85, specificity=0.85, spread=0, spammers=0)
-    for seed in range(3):
-        made = simulate_votes(crowd, prior=0.5, rng=rng_of(seed))
-        ours, majority = (
-            voxel_scores(made.votes, fuse_votes(blank(made.votes), one).selected) for one in (method, "majority")
-        )
-        assert ours.error <= majority.error + 0.005
+    for seed in range(2):
+        made = simulate_votes(crowd, prior=0.5, tasks=100, rng=rng_of(seed))
+        ours, majority = (voxel_scores(made.votes, decided(made.votes, one)) for one in (method, "majority"))
+        assert ours.error <= 1.01 * majority.error
+
+
+@pytest.mark.parametrize("method", SUPERVISED)
+def test_descent_mends_what_counting_takes_for_independent(method: Form) -> None:
+    """Three who copy one another are one voice: counting hears three, training on truth finds out."""
+    rng = rng_of(0)
+    truth, task = rng.random(2000) < 0.3, np.repeat(np.arange(100), 20)
+    said = [np.where(rng.random(2000) < right, truth, ~truth) for right in (0.75, 0.8, 0.8)]
+    values = np.stack([said[0]] * 3 + said[1:], axis=1)
+    segments, users = np.indices(values.shape).reshape(2, -1)
+    votes = Votes.of(users, segments, values.ravel(), tasks=task, truth=truth)
+    known, unseen = votes.hide(task >= 50), votes.hide(task < 50)
+    counted, trained = (
+        score_consensus(unseen, train_votes(known, method, epochs=epochs).probability(votes)) for epochs in (0, 100)
+    )
+    assert trained.accuracy > counted.accuracy + 0.01
+    assert trained.log_loss < 0.8 * counted.log_loss
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -75,10 +75,13 @@ def test_linkage_in_parts_is_that_of_the_whole(data, volume, rule):
         ends = ends[ends > 0]
         own = np.zeros(ends.size, np.int64)
         own[np.searchsorted(ends, ids[ids > 0])] = counts[ids > 0]
+        names = np.concatenate([[np.uint64(0)], ends, ends])  # labels that share a name
         real = contacts.largest > 0
-        u, v = contacts.u[real], contacts.v[real]
+        twins = ends.size * data.draw(st.integers(0, 1))
+        u, v = (np.searchsorted(ends, end[real]) + 1 for end in (contacts.u, contacts.v))
         affinity = (contacts.largest[real] / (255 if links.dtype == np.uint8 else STEPS)).astype(np.float32)
-        known.append(PartLinks(u, v, affinity, u, v, ends, own))
+        voxels = np.concatenate([[0], own // 2, own - own // 2])
+        known.append(PartLinks.of(names, voxels, u + twins, v, affinity))
         groups.append({k})
     smallest = np.arange(sizes.size, dtype=np.uint64)
     while True:
@@ -86,7 +89,7 @@ def test_linkage_in_parts_is_that_of_the_whole(data, volume, rule):
             inside = np.isin(owner, list(group))
             beyond = set(smallest[np.unique(fragments[~inside]).astype(int)].tolist())
             beyond |= touching(fragments, inside, smallest)
-            ids, now, known[k] = link_part(known[k], sorted(beyond), rule)
+            ids, now, _, _, known[k] = link_part(known[k], sorted(beyond), rule)
             lookup = np.arange(sizes.size, dtype=np.uint64)
             lookup[ids.astype(int)] = now
             smallest = lookup[smallest.astype(int)]
@@ -116,6 +119,6 @@ def test_what_does_not_fit_is_refused():
         block_contacts(np.zeros((2, 2, 3), int), links, (0, 0, 0))
     with pytest.raises(InputError, match="fragments must have the affinities' extent"):
         block_contacts(np.zeros((2, 2, 2), int), links, (2, 0, 0))
-    one = np.ones(1, np.uint64)
-    with pytest.raises(InputError, match="must have the sizes"):
-        link_part(PartLinks(one, one + 1, np.float32([1]), one, one + 1, one, np.ones(1, int)), [], ConstantSize(9, 0))
+    one, at = np.ones(1, np.uint64), np.ones(1, int)
+    with pytest.raises(InputError, match="must have the ids and sizes"):
+        link_part(PartLinks(at - 1, at, np.float32([1]), one, one + 1, one, at, at, one), [], ConstantSize(9, 0))

@@ -225,9 +225,10 @@ def test_convolution_with_relu_and_its_gradients(dtype, error, size):
         assert (ours.double() - other).abs().max() <= error * other.abs().max()
 
 
-@pytest.mark.parametrize("over_fragments", [False, True])
-def test_dilated_gradients_of_either_kind(monkeypatch, over_fragments):
-    monkeypatch.setattr(layers, "_gradient_over_fragments", lambda: over_fragments)
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_dilated_gradients_of_either_kind(monkeypatch, by_rows):
+    monkeypatch.setattr(layers, "_gradient_by_rows", lambda: by_rows)
+    monkeypatch.setattr(layers, "LONG_ROWS", 1)
     for size, dilation in (((1, 3, 3), (1, 4, 4)), ((2, 3, 2), (2, 3, 3))):
         volume, weight, bias = torch.randn(2, 3, 5, 21, 22), torch.randn(4, 3, *size), torch.randn(4)
         mine = [one.clone().requires_grad_() for one in (volume, weight, bias)]
@@ -242,7 +243,7 @@ def test_without_the_librarys_fusion_nothing_changes(monkeypatch):
     image, weight, bias = fold(torch.randn(1, 3, 2, 9, 9)), torch.randn(4, 3, 1, 3, 3), torch.randn(4)
     with torch.no_grad():
         fused = convolve(image, 1, weight, bias, (1, 2, 2), "relu")
-        monkeypatch.setattr(layers, "_library_fuses", lambda: False)
+        monkeypatch.setattr(layers, "_library_fuses", lambda dtype: False)
         assert torch.allclose(fused, convolve(image, 1, weight, bias, (1, 2, 2), "relu"), atol=1e-6)
 
 

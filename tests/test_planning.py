@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,38 +48,13 @@ def test_the_imitated_allocator_fills_the_smallest_hole():
     assert (heap.take(35), heap.high) == ((10, 45), 120)
 
 
-MEASURE = """
-import re, sys
-from pathlib import Path
-import numpy as np
-from neuropil import machine
-from neuropil.blockwise import Ledger, run_blocks
-from neuropil.geometry import Box, grid
-from neuropil.networks import inference, planning
-from neuropil.networks.architecture import ARCHITECTURES
-from neuropil.networks.network import DenseNetwork
-
-name, tile, precision = sys.argv[1], tuple(map(int, sys.argv[2].split(","))), sys.argv[3]
-network = DenseNetwork(ARCHITECTURES[name])
-predictor = inference.Predictor(network, precision=precision)
-empty = lambda shape: [inference.apart(np.ones(shape, np.float32)) for _ in range(network.architecture.streams)]
-predictor(empty(network.architecture.field_of_view))
-before = machine.resident()
-read = lambda box: empty(network.architecture.input_shape(tile))
-blocks = list(grid(Box.of_shape((5 * tile[0], *tile[1:])), tile))
-run_blocks(Ledger(Path(sys.argv[4]), {}), "step", blocks, read, predictor, lambda box, made: None)
-peak = 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
-bound = before + planning.peak_memory(network.architecture, tile, predictor.dtype.itemsize)
-machine.release()
-measured = before + planning.measured_memory(network, tile, predictor.dtype)
-print(bound / peak, measured / peak)
-"""
+MEASURE = Path(__file__).parents[1] / "benchmarks" / "engine" / "memory.py"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("name", "tile"), [("vd2d", "1,320,320"), ("vd2d3d", "4,192,192"), ("n4", "1,384,384")])
 def test_the_foreseen_memory_is_the_processes_peak(tmp_path, name, tile):
-    program = [sys.executable, "-c", MEASURE, name, tile, "float32", str(tmp_path / "work")]
+    program = [sys.executable, MEASURE, name, tile, "float32", str(tmp_path / "work")]
     result = subprocess.run(program, capture_output=True, text=True, check=True)
     bound, measured = map(float, result.stdout.split())
     assert 1 < bound < 1.4

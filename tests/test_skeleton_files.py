@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import sys
+import types
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from scipy.sparse import dok_matrix
 from test_skeleton_cleanup import skeletons
 
 from neuropil.errors import InputError, OutputExists, VolumeError, VolumeNotFound
@@ -123,13 +127,95 @@ def test_the_graph_of_em_erl(tmp_path: Path):
     assert read[8].vertices_nm.tolist() == [[9, 9, 9], [9, 9, 19], [9, 9, 29]]
 
 
+def test_the_named_graph_of_em_erl(tmp_path: Path):
+    """As newer versions keep it: flat arrays with names."""
+    arrays = {
+        "skeleton_id": [70, 8], "skeleton_len": [50.0, 20.0], "node_skeleton_index": [0, 0, 1, 1, 1],
+        "node_coords_zyx": [[0, 0, 0], [0, 0, 50], [9, 9, 9], [9, 9, 19], [9, 9, 29]],
+        "edge_u": [0, 2, 3], "edge_v": [1, 3, 4], "edge_len": [50.0, 10, 10], "edge_ptr": [0, 1, 3],
+    }  # fmt: skip
+    np.savez_compressed(tmp_path / "gt.npz", **{name: np.array(one) for name, one in arrays.items()})
+    read = read_skeletons(tmp_path / "gt.npz").skeletons
+    assert {one: skeleton.length_nm for one, skeleton in read.items()} == {8: 20, 70: 50}
+    np.savez_compressed(tmp_path / "bad.npz", **{name: np.array(one) for name, one in arrays.items()} | {"edge_u": [0]})
+    with pytest.raises(InputError, match="two ends each"):
+        read_skeletons(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize("kind", ["uint16", "float32"])
+def test_a_group_per_skeleton(tmp_path: Path, kind: str):
+    """Whole numbers are voxels, real ones nm; ids are numbers, however they sort as text."""
+    path = tmp_path / "fifty.h5"
+    with h5py.File(path, "w") as file:
+        for one, step in ((10, 5), (9, 1), (100, 2)):
+            file[f"{one}/vertices"] = np.array([[0, 0, 0], [0, 0, step], [step, 0, step]], kind)
+            file[f"{one}/edges"] = np.array([[0, 1], [1, 2]], np.uint32)
+    if kind == "uint16":
+        with pytest.raises(InputError, match="whole numbers, so voxels, and tells no voxel size; give --voxel-size"):
+            read_skeletons(path)
+    found = read_skeletons(path, voxel_size=(20, 10, 10)).skeletons
+    unit = (10 + 20) if kind == "uint16" else 2
+    assert {one: skeleton.length_nm for one, skeleton in found.items()} == {9: unit, 10: 5 * unit, 100: 2 * unit}
+
+
+def test_another_h5(tmp_path: Path):
+    with h5py.File(tmp_path / "ids.h5", "w") as file:
+        file["main"] = np.zeros((2, 2, 2))
+    with pytest.raises(
+        InputError, match=r"one group per skeleton, named by its id, with vertices and edges; .* 'main'"
+    ):
+        read_skeletons(tmp_path / "ids.h5")
+    (tmp_path / "cut.h5").write_bytes(b"no HDF5")
+    with pytest.raises(VolumeError, match=r"cannot read .*cut.h5"):
+        read_skeletons(tmp_path / "cut.h5")
+
+
+def axonem_pickle(monkeypatch, *objects: object) -> bytes:
+    """Objects as AxonEM's program writes them: one pickle after the other, the graph of a class of its own."""
+    module = types.ModuleType("networkx_lite")
+    module.NetworkXGraphLite = type("NetworkXGraphLite", (), {"__module__": "networkx_lite"})
+    monkeypatch.setitem(sys.modules, "networkx_lite", module)
+    graph = module.NetworkXGraphLite()
+    graph.node_attributes = ["skeleton_id", "x", "y", "z"]
+    graph._nodes = np.array([[0, 40, 30, 0], [0, 0, 0, 0], [1, 9, 9, 9], [1, 19, 9, 9]], np.uint16)
+    graph._edges = dok_matrix((4, 4), dtype=np.float32)
+    graph._edges[0, 1] = graph._edges[2, 3] = -1
+    return b"".join(pickle.dumps(one) for one in (graph, *objects))
+
+
+def test_the_pickle_of_axonem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "axonM_gt_16nm_skel_stats.p"
+    path.write_bytes(axonem_pickle(monkeypatch, np.array([30, 16, 16])))
+    monkeypatch.delitem(sys.modules, "networkx_lite")  # nobody has it who reads
+    read = read_skeletons(path)
+    assert read.voxel_size == (30, 16, 16)
+    assert {one: skeleton.length_nm for one, skeleton in read.skeletons.items()} == {0: 50, 1: 10}
+    assert read.skeletons[0].vertices_nm.tolist() == [[0, 30, 40], [0, 0, 0]]
+
+
+class Evil:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return (Path.touch, (self.target,))
+
+
+def test_a_pickle_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    target = tmp_path / "was_here"
+    (tmp_path / "evil.p").write_bytes(axonem_pickle(monkeypatch, Evil(target)))
+    with pytest.raises(InputError, match=r"can run code .* names "):
+        read_skeletons(tmp_path / "evil.p")
+    assert not target.exists()
+
+
 def test_refusals(tmp_path: Path):
     with pytest.raises(VolumeNotFound, match="no file or folder"):
         read_skeletons(tmp_path / "none.npz")
     with pytest.raises(VolumeNotFound, match=r"holds no \.swc file"):
         read_skeletons(tmp_path)
     (tmp_path / "a.pkl").write_bytes(pickle.dumps([FORK.vertices_nm]))
-    with pytest.raises(InputError, match="is a pickle, which runs code"):
+    with pytest.raises(InputError, match=r"is a pickle, which can run code .* save its skeletons"):
         read_skeletons(tmp_path / "a.pkl")
     np.savez(tmp_path / "object.npz", skeletons=np.array([None]))
     with pytest.raises(VolumeError, match=r"cannot read .*object.npz"):

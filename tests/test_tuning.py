@@ -9,7 +9,7 @@ from neuropil.files import cache_folder
 from neuropil.networks import tuning
 from neuropil.networks.architecture import VD2D, VD2D3D, Architecture
 from neuropil.networks.checkpoint import Model, save_model
-from neuropil.networks.network import DenseNetwork
+from neuropil.networks.network import DenseNetwork, Form
 
 POOLED = Architecture(
     "pooled",
@@ -63,11 +63,11 @@ def test_splitting_is_chosen_when_it_pays_and_only_then(monkeypatch):
 def test_the_fastest_whole_pass_is_chosen(monkeypatch):
     """Layers timed apart may mislead; the path has to prove itself against the uniform forms."""
     fake_costs(monkeypatch, lambda name, parts: abs(parts - 2.5), lambda before, after: 0.0)
-    for best in (0, 1, 2):  # the default, the path, all fragments
+    for best in (0, 1, 2):  # the path, the default, all fragments
         times = iter([5.0 + (turn != best) for turn in range(3)])
         monkeypatch.setattr(tuning._Run, "milliseconds", lambda self, forward, leaves, times=times: next(times))
         plan = tuning.tune(POOLED, (1, 8, 9 + best))
-        expected = [(1,) * 7, (1, 1, 2, 2, 2, 2, 2), (1, 1, 2, 2, 4, 4, 4)][best]
+        expected = [(1, 1, 2, 2, 2, 2, 2), (1,) * 7, (1, 1, 2, 2, 4, 4, 4)][best]
         assert tuple(form.fragments for form in plan.forms) == expected
         assert plan.milliseconds == 5.0
 
@@ -123,3 +123,19 @@ def test_transforms_are_tried_for_large_filters_only():
     lines = ("conv1 3x3x3 16", "conv2 9x9x9 16", "conv3 3x3x3 16", "output 1x1x1 2 linear")
     places = Architecture("large", lines).places((1, 1, 1))
     assert [tuning.Form(1, "fft") in tuning._forms(place) for place in places] == [False, True, False, False]
+
+
+def test_direct_forms_without_a_chance_are_not_timed(monkeypatch):
+    """At 1 GFLOP/s the filters of 9x9x9 take longer than the transforms took; those of 3x3x3 are not compared."""
+    lines = ("conv1 3x3x3 16", "pool1 1x2x2", "conv2 9x9x9 16", "output 1x1x1 2 linear")
+    large, asked = Architecture("large", lines), []
+    monkeypatch.setattr(tuning, "peak", lambda device, dtype: 1.0)
+    monkeypatch.setattr(tuning._Run, "moving", lambda *given: 0.0)
+    monkeypatch.setattr(tuning._Run, "layer", lambda self, place, form: asked.append((place.name, form)) or 1.0)
+    times = iter([2.0])
+    monkeypatch.setattr(tuning._Run, "milliseconds", lambda *given: next(times))
+    plan = tuning.tune(large, (1, 8, 8))
+    assert [form for name, form in asked if name == "conv2"] == [Form(1, "fft")]
+    assert Form() in [form for name, form in asked if name == "conv1"]
+    assert plan.milliseconds == 2
+    assert plan.default == pytest.approx(1e-6 * large.places((1, 8, 8))[2].operations)

@@ -13,6 +13,7 @@ from strategies import affinities, read_only
 from neuropil._kernels import watershed as _kernel
 from neuropil.errors import InputError
 from neuropil.labels import contingency, relabel
+from neuropil.segmentation import watershed as module
 from neuropil.segmentation.region_graph import region_edges
 from neuropil.segmentation.watershed import percentile_threshold, watershed
 
@@ -185,6 +186,25 @@ def test_bad_percentiles():
         percentile_threshold(np.zeros((3, 2, 2, 2)), 80)
     with pytest.raises(InputError, match="a link inside the volume"):
         percentile_threshold(np.zeros((3, 1, 1, 1)), 0.5)
+
+
+def test_large_volumes_are_cut_into_slabs(monkeypatch):
+    links = np.round(smooth((9, 12, 10), 1) * 20) / 20
+    whole = watershed(links, low=0.1, high=0.9)
+    monkeypatch.setattr(module, "_MOST", 250)  # two sections
+    assert len(module.slabs_of(links.shape[1:], 1)) == 5
+    for threads in (1, 2):
+        assert np.array_equal(watershed(links, low=0.1, high=0.9, threads=threads), whole)
+    with pytest.raises(InputError, match=r"less than 2\*\*31 voxels; got 300"):
+        module.slabs_of((1, 20, 15), 1)
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 8, 9, 15, 16, 17, 31, 33])
+def test_rows_of_any_width(width):
+    """Rows are looked at in words of eight voxels."""
+    links = np.round(np.random.default_rng(width).random((3, 3, 4, width), np.float32) * 4) / 4
+    expected = reference.watershed(links[0].size, reference.grid_links(links), 0.2, 0.9)
+    np.testing.assert_array_equal(watershed(links, low=0.2, high=0.9).ravel(), expected)
 
 
 def test_positions_of_voxels_have_64_bits():

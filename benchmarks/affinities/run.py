@@ -1,14 +1,16 @@
 """From image to neurons by affinities on AC4 and FIB-25: every decoder, views to average, and what training gains by.
 
     python benchmarks/affinities/run.py [--data ac4,fib25] [--variants NAMES] [--seeds 0] [--updates N] [--views 1,8]
+    python benchmarks/affinities/run.py --spoilt [--data ac4] [--variants all,no_defects] [--updates N] [--draws 2]
     python benchmarks/affinities/run.py --table
 
 The first trains what is not trained yet (examples/affinities_*.toml, changed as the variant says; stop it at any time,
 the same command goes on), predicts, tunes each decoder on some sections, scores it once on others, writes results/ and
-ends with the table; the second makes the table of the results alone. The data must be in NEUROPIL_DATA. Scores are of
-3-D segmentations: the adapted Rand error 1 - F without truth background, background of the proposal being one segment
-per voxel (variant "neuropil"), in brackets that of the best threshold for the tested sections themselves; and VI in
-bits. Segmentations of others that come with FIB-25 are scored on the same sections.
+ends with the table; the second scores networks trained with and without simulated defects on sections that have some
+(spoilt.py), by mean agglomeration; the third makes the table of the results alone. The data must be in NEUROPIL_DATA.
+Scores are of 3-D segmentations: the adapted Rand error 1 - F without truth background, background of the proposal being
+one segment per voxel (variant "neuropil"), in brackets that of the best threshold for the tested sections themselves;
+and VI in bits. Segmentations of others that come with FIB-25 are scored on the same sections.
 """
 
 import argparse
@@ -18,7 +20,10 @@ import statistics
 import tomllib
 from pathlib import Path
 
+import spoilt
+
 from neuropil.geometry import Box
+from neuropil.networks.checkpoint import load_model
 from neuropil.segmentation.affinities import NEAREST
 from neuropil.segmentation.decoding import METHODS, Decoder
 from neuropil.stages import convert, predict, train
@@ -45,7 +50,10 @@ def main() -> None:
     parser.add_argument("--variants", default=",".join(VARIANTS), help="all: 12 links, all of the augmentation")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--updates", type=int, help="instead of the example's")
+    parser.add_argument("--architecture", help="instead of the example's, for --spoilt: rsunet_tiny learns faster")
     parser.add_argument("--views", default="1,8", help="of each patch, that are averaged")
+    parser.add_argument("--spoilt", action="store_true", help="score clean and spoilt sections, not every decoder")
+    parser.add_argument("--draws", type=int, default=2, help="of each kind of defect, with --spoilt")
     parser.add_argument("--methods", default="mean,quantile,size,mutex", help=f"some of {', '.join(METHODS)}")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--table", action="store_true", help="only show what is in results/")
@@ -56,8 +64,10 @@ def main() -> None:
         for data in args.data.split(","):
             for seed in args.seeds.split(","):
                 for variant in args.variants.split(","):
-                    run(data, variant, int(seed), args)
-    text = table([json.loads(path.read_text()) for path in sorted(args.results.glob("*.json"))])
+                    (run_spoilt if args.spoilt else run)(data, variant, int(seed), args)
+    results = [json.loads(path.read_text()) for path in sorted(args.results.glob("*.json"))]
+    text = table([one for one in results if "rows" in one])
+    text += "\n\n" + table_of_spoilt([one for one in results if "spoilt" in one])
     (args.results / "table.txt").write_text(text + "\n")
     print(text)
 
@@ -87,16 +97,36 @@ def run(data: str, variant: str, seed: int, args) -> None:
         path.write_text(json.dumps(about | {"rows": rows, "rivals": rivals, "versions": versions()}) + "\n")
 
 
-def configured(data: str, variant: str, seed: int, updates: int | None) -> train.Config:
+def run_spoilt(data: str, variant: str, seed: int, args) -> None:
+    """Train one network, then score clean and spoilt sections, if there is no result yet."""
+    config = configured(data, variant, seed, args.updates, args.architecture)
+    path = args.results / f"{config.output.name}-spoilt.json"
+    if path.exists():
+        return
+    prepare(config)
+    train.run(config)
+    scores = spoilt.measure(
+        config.output / "model.safetensors", config.stacks[0], SECTIONS[data], args.draws, best_mean
+    )
+    name, updates = load_model(config.output / "model.safetensors").unet.architecture.name, config.networks[0].updates
+    about = {"data": data, "variant": variant, "network": name, "updates": updates, "seed": seed, "draws": args.draws}
+    path.write_text(json.dumps(about | {"spoilt": scores, "versions": versions()}) + "\n")
+
+
+def configured(
+    data: str, variant: str, seed: int, updates: int | None, architecture: str | None = None
+) -> train.Config:
     """Return the example's training, as a variant of it."""
     content = tomllib.loads((EXAMPLES / f"affinities_{data}.toml").read_text())["train"]
     network, recipe = content["networks"][0], content["recipe"]
     network["updates"] = updates or network["updates"]
+    network["architecture"] = architecture or network["architecture"]
     if variant == "nearest":
         network["architecture"] = {"base": network["architecture"], "offsets": [list(row) for row in NEAREST]}
     if variant == "no_defects":
         recipe["augmentation"] = CLEAN
-    content |= {"seed": seed, "output": f"{RUNS}/{data}-{variant}{network['updates']}-{seed}"}
+    name = f"{variant}{network['updates']}" + (f"-{architecture}" if architecture else "")
+    content |= {"seed": seed, "output": f"{RUNS}/{data}-{name}-{seed}"}
     return train.Config.model_validate(content)
 
 
@@ -119,13 +149,23 @@ def crop(data: str, uri: str, labels: str, sections: tuple[int, int]) -> Crop:
 
 def decoded(crops: list[Crop], method: str) -> dict:
     """Tune a decoder on the first crop and score it on the second."""
+    row, chosen = tuned(crops[0], method)
+    return {"tuned": row, "tested": check(crops[1], chosen)}
+
+
+def tuned(crop: Crop, method: str) -> tuple[dict, Decoder]:
+    """Return the scores of the best decoder for a crop, and that decoder."""
     grid = GRID if method != "mutex" else [(low, 0, dust) for low, size, dust in GRID if size == 0]
     tried = [Decoder(method=method, low=low, size=size, dust=dust) for low, size, dust in grid]
-    rows = [tune(crops[0], one, "rand", 0.05) for one in tried]
+    rows = [tune(crop, one, "rand", 0.05) for one in tried]
     best = max(range(len(rows)), key=lambda k: rows[k]["f"])
     row = {key: value for key, value in rows[best].items() if key != "curve"}
-    chosen = Decoder(**{**vars(tried[best]), "merge_threshold": row["merge_threshold"]})
-    return {"tuned": row, "tested": check(crops[1], chosen)}
+    return row, Decoder(**{**vars(tried[best]), "merge_threshold": row["merge_threshold"]})
+
+
+def best_mean(crop: Crop) -> Decoder:
+    """Return the best mean agglomeration for a crop."""
+    return tuned(crop, "mean")[1]
 
 
 def rival(stack, dataset: str, data: str) -> dict:
@@ -158,6 +198,26 @@ def table(results: list[dict]) -> str:
             f"{data:6} {'others':11} {'':7} {'':5} {'':5} {name:22} {1 - row['f']:10.4f} {'':8}"
             f" {row['vi_split']:8.3f} {row['vi_merge']:8.3f}"
         )
+    return "\n".join(lines)
+
+
+def table_of_spoilt(results: list[dict]) -> str:
+    """One line per network: Rand error (VI) of clean sections, and of the same ones with each kind of defect."""
+    kinds = ("clean", *spoilt.KINDS)
+    head = f"{'data':6} {'network':12} {'variant':11} {'updates':>7} {'seeds':>5} " + " ".join(
+        f"{kind:>14}" for kind in kinds
+    )
+    groups: dict[tuple, list[dict]] = {}
+    for one in results:
+        groups.setdefault((one["data"], one["network"], one["variant"], one["updates"]), []).append(one["spoilt"])
+    lines = ["sections with defects: Rand error (VI), mean agglomeration tuned on clean sections", head]
+    for (data, network, variant, updates), rows in groups.items():
+        cells = []
+        for kind in kinds:
+            error = statistics.mean(row[kind]["rand_error"] for row in rows)
+            vi = statistics.mean(row[kind]["vi_split"] + row[kind]["vi_merge"] for row in rows)
+            cells.append(f"{f'{error:.4f} ({vi:.2f})':>14}")
+        lines.append(f"{data:6} {network:12} {variant:11} {updates:7} {len(rows):5} " + " ".join(cells))
     return "\n".join(lines)
 
 

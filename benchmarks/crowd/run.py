@@ -27,7 +27,7 @@ from neuropil.crowd.dawid_skene import dawid_skene
 from neuropil.crowd.folds import cross_validate
 from neuropil.crowd.fusion import SUPERVISED, Method, fuse_votes
 from neuropil.crowd.scores import best_threshold, score_consensus, voxel_scores
-from neuropil.crowd.sgd import train_votes
+from neuropil.crowd.sgd import VoteModel, train_votes
 from neuropil.crowd.simulate import Crowd, Simulation, simulate_votes
 from neuropil.crowd.votes import Votes
 from neuropil.errors import VolumeNotFound
@@ -78,57 +78,89 @@ def curve(seeds: int) -> dict[str, list[float]]:
     return found
 
 
-def against_majority(tasks: int, repeats: int = 1000) -> dict[str, float]:
-    """Return by how much CE falls against majority at 5 votes, with intervals from resampled tasks (paired)."""
-    made = simulate_votes(tasks=tasks, rng=np.random.default_rng(100))
-    votes, found = made.votes, decisions(made)
-    if peer.installed():
-        found |= {
-            f"crowdkit_{name}": peer.probability(name, votes, **options) >= 0.5
-            for name, options in (("dawid_skene", {}), ("glad", {"silent": True}))
-        }
-    wrong = {name: np.bincount(votes.tasks, votes.sizes * (one != votes.truth)) for name, one in found.items()}
-    whole = {name: np.bincount(votes.tasks, votes.sizes * (one | (votes.truth == 1))) for name, one in found.items()}
-    times = np.random.default_rng(0).multinomial(tasks, np.full(tasks, 1 / tasks), repeats)
-    ce = {name: (times @ wrong[name]) / (times @ whole[name]) for name in found}
+def gains(crowds: Sequence[Simulation], repeats: int = 1000) -> dict[str, float]:
+    """Return by how much CE falls against majority over several crowds, with intervals from resampled tasks, paired."""
+    tables: dict[str, list[np.ndarray]] = {}
+    for made in crowds:
+        votes, found = made.votes, decisions(made)
+        if peer.installed():
+            found |= {
+                f"crowdkit_{name}": peer.probability(name, votes, **options) >= 0.5
+                for name, options in (("dawid_skene", {}), ("glad", {"silent": True}))
+            }
+        for name, one in found.items():
+            wrong, whole = one != votes.truth, one | (votes.truth == 1)
+            sums = [np.bincount(votes.tasks, votes.sizes * part) for part in (wrong, whole)]
+            tables.setdefault(name, []).append(np.stack(sums))
+    pooled = {name: np.concatenate(parts, axis=1) for name, parts in tables.items()}
+    count = pooled["majority"].shape[1]
+    times = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), repeats)
+    ce = {name: (times @ wrong) / (times @ whole) for name, (wrong, whole) in pooled.items()}
     figures = {}
-    for name, one in found.items():
+    for name, (wrong, whole) in pooled.items():
         lower, upper = np.quantile(1 - ce[name] / ce["majority"], [0.025, 0.975])
-        error = voxel_scores(votes, one).error
-        figures |= {f"error_{name}": error, f"gain_low_{name}": float(lower), f"gain_high_{name}": float(upper)}
+        figures |= {f"error_{name}": float(wrong.sum() / whole.sum())}
+        figures |= {f"gain_low_{name}": float(lower), f"gain_high_{name}": float(upper)}
+    return figures
+
+
+def against_majority(seeds: int, tasks: int) -> dict[str, float]:
+    """Return gains in the spec's crowd and in two crowds of equals at 5 votes, and how far promises are kept."""
+    equal = {
+        "equal_symmetric": (Crowd(sensitivity=0.85, specificity=0.85, spread=0, spammers=0), 0.5),
+        "equal": (Crowd(spread=0, spammers=0), 0.3),
+    }
+    figures = {}
+    for kind, (crowd, prior) in {"spec": (Crowd(), 0.3), **equal}.items():
+        made = [
+            simulate_votes(crowd, prior=prior, tasks=tasks, rng=np.random.default_rng(100 + seed))
+            for seed in range(seeds)
+        ]
+        figures |= {f"{kind}_{name}": value for name, value in gains(made).items()}
+    votes = simulate_votes(tasks=tasks, rng=np.random.default_rng(100)).votes
     for name in METHODS:
-        fusion = fuse_votes(votes if name in SUPERVISED else blank(votes), name)
-        score = score_consensus(votes, fusion.probability)
+        if name in SUPERVISED:
+            probability = cross_validate(votes, name, rng=np.random.default_rng(0)).probability
+        else:
+            probability = fuse_votes(blank(votes), name).probability
+        score = score_consensus(votes, probability)
         figures |= {f"log_loss_{name}": score.log_loss, f"calibration_error_{name}": score.calibration.error}
     return figures
+
+
+def copies(seeds: int) -> dict[str, float]:
+    """Return CE where three of the five players of each task are accounts of one person, on tasks without labels."""
+    rows = []
+    for seed in range(seeds):
+        rng = np.random.default_rng(500 + seed)
+        truth, tasks = rng.random(4000) < 0.3, np.repeat(np.arange(200), 20)
+        said = [np.where(rng.random(4000) < right, truth, ~truth) for right in (0.75, 0.8, 0.8)]
+        values = np.stack([said[0]] * 3 + said[1:], axis=1)
+        segments, users = np.indices(values.shape).reshape(2, -1)
+        sizes = np.ceil(rng.lognormal(7.0, 1.2, 4000))
+        votes = Votes.of(users, segments, values.ravel(), tasks=tasks, sizes=sizes, truth=truth)
+        known, test = votes.hide(tasks >= 100), votes.hide(tasks < 100)
+        rows.append({name: voxel_scores(test, fuse_votes(known, name).selected).error for name in METHODS})
+    return {f"copies_error_{name}": error for name, error in mean(rows).items()}
 
 
 def abilities() -> dict[str, float]:
     """Return Spearman's correlation of found with true abilities, everybody playing about equally often."""
     made = simulate_votes(Crowd(activity=0), rng=np.random.default_rng(1))
     true, found = made.abilities, dawid_skene(blank(made.votes)).abilities
-    learnt = fuse_votes(made.votes, "logistic")
     pairs = {
         "dawid_skene_weight": (found.weights, true.weights),
         "dawid_skene_sensitivity": (found.sensitivity, true.sensitivity),
         "dawid_skene_specificity": (found.specificity, true.specificity),
-        "logistic_abilities": (learnt.abilities.weights, true.weights),
-        "logistic_w": (learnt.weights, true.weights),
     }
+    pairs |= {f"{name}_w": (fuse_votes(made.votes, name).weights, true.weights) for name in SUPERVISED}
     return {f"spearman_{name}": float(spearmanr(*pair).statistic) for name, pair in pairs.items()}
 
 
-def crowds(seeds: int, tasks: int) -> dict[str, float]:
+def crowds(seeds: int) -> dict[str, float]:
     """Return CE at 5 votes for crowds of other kinds."""
     base = Crowd()
     kinds: dict[str, Callable[[int], Simulation]] = {
-        "equal_symmetric": lambda seed: simulate_votes(
-            Crowd(sensitivity=0.85, specificity=0.85, spread=0, spammers=0),
-            prior=0.5, tasks=tasks, rng=np.random.default_rng(seed),
-        ),
-        "equal": lambda seed: simulate_votes(
-            replace(base, spread=0, spammers=0), tasks=tasks, rng=np.random.default_rng(seed)
-        ),
         "difficulty_0.7": lambda seed: simulate_votes(difficulty=0.7, rng=np.random.default_rng(seed)),
         "adversaries_0.1": lambda seed: simulate_votes(replace(base, adversaries=0.1), rng=np.random.default_rng(seed)),
         "tasks_10": lambda seed: simulate_votes(tasks=10, rng=np.random.default_rng(seed)),
@@ -163,19 +195,21 @@ def labels(seeds: int) -> dict[str, float]:
 
 
 def training(seeds: int) -> dict[str, float]:
-    """Return CE and log loss of the logistic model by loss and by division into folds."""
+    """Return CE and log loss of the logistic model by loss, start and pull, and by division into folds."""
     figures: dict[str, list[float]] = {}
     for seed in range(seeds):
         made = simulate_votes(rng=np.random.default_rng(400 + seed))
         votes, rng = made.votes, np.random.default_rng(seed)
         test = rng.random(250)[votes.tasks] < 0.2
+        zero, everybody = np.zeros(votes.user_count), np.ones(votes.user_count, bool)
+        nothing = VoteModel("logistic", zero, zero, 0.0, everybody)
         for loss in ("log", "squared"):
-            for l2 in (0.0, None):
+            for name, start, l2 in (("", None, None), ("_undrawn", None, 0.0), ("_from_nothing", nothing, 0.0)):
                 known = votes.hide(test)
-                p = train_votes(known, loss=loss, l2=l2).probability(votes)
+                p = train_votes(known, loss=loss, l2=l2, start=start).probability(votes)
                 found = score_consensus(votes.hide(~test), p)
                 tuned = score_consensus(votes.hide(~test), p, threshold=best_threshold(known, p))
-                name = f"logistic_{loss}{'_l2_fitted' if l2 is None else ''}"
+                name = f"logistic_{loss}{name}"
                 figures.setdefault(f"{name}_error", []).append(found.voxels.error)
                 figures.setdefault(f"{name}_tuned_error", []).append(tuned.voxels.error)
                 figures.setdefault(f"{name}_log_loss", []).append(found.log_loss)
@@ -254,28 +288,42 @@ def draw(path: Path, found: dict[str, list[float]]) -> None:
     path.write_text(svg_file("Error over votes per segment, simulated crowd", series, axes), encoding="utf-8")
 
 
+def over_votes(seeds: int, options: argparse.Namespace) -> dict[str, float]:
+    """Return the curve as figures, and draw it if asked."""
+    lines = curve(seeds)
+    if options.picture:
+        draw(options.picture, lines)
+    return {f"votes_{m}_error_{name}": row[m - 1] for name, row in lines.items() for m in range(1, 11)}
+
+
+PARTS: dict[str, Callable[[int, argparse.Namespace], dict[str, float]]] = {
+    "votes": over_votes,
+    "majority": lambda seeds, options: against_majority(seeds, 100 if options.quick else 250),
+    "abilities": lambda seeds, options: abilities(),
+    "crowds": lambda seeds, options: crowds(seeds),
+    "copies": lambda seeds, options: copies(seeds),
+    "labels": lambda seeds, options: labels(seeds),
+    "training": lambda seeds, options: training(seeds),
+    "annotations": lambda seeds, options: annotations(2 if options.quick else 3, options.quick),
+}
+
+
 def main() -> None:
     """Run all and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer seeds and smaller crops, within three minutes")
+    parser.add_argument("--measure", default=",".join(PARTS), help="parts to run, of " + ", ".join(PARTS))
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--picture", type=Path, help="draw error over votes per segment")
     options = parser.parse_args()
     seeds = 1 if options.quick else 3
-    lines = curve(seeds)
-    figures = {f"votes_{m}_error_{name}": row[m - 1] for name, row in lines.items() for m in range(1, 11)}
-    figures |= against_majority(100 if options.quick else 500)
-    figures |= abilities()
-    figures |= crowds(seeds, 250 if options.quick else 1000)
-    figures |= labels(seeds)
-    figures |= training(seeds)
-    figures |= annotations(2 if options.quick else 3, options.quick)
+    figures: dict[str, float] = {}
+    for part in options.measure.split(","):
+        figures |= PARTS[part](seeds, options)
     for name, value in figures.items():
         print(f"{name:66s} {value:12.4g}")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
-    if options.picture:
-        draw(options.picture, lines)
 
 
 if __name__ == "__main__":

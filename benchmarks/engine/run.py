@@ -1,15 +1,17 @@
 """Prediction and training step of dense networks in each form, against the plain port and the machine's peak.
 
-    python benchmarks/engine/run.py [--quick | --nets NAMES | --slab | --compiled] [--json FILE]
+    python benchmarks/engine/run.py [--quick | --nets NAMES | --slab | --compiled | --memory | --threads] [--json FILE]
 
-The plain port is conv3d and max_pool3d, dilated, as most would write it. All run the same weights on the same input and
-take turns; figures are medians. kvoxel/s counts output voxels. GFLOP/s counts the minimal algorithm (each feature voxel
-of the patch once, a training step three times); the peak is a 3x3 convolution of 64 maps of the same precision,
-measured in the same run. MB is what the process holds at its worst beyond what it held before. All is hours on two
-cores; `--nets vd2d,n726-16` is only those. `--slab` instead
-predicts 10 sections of 1024x1024 with the recursive pair as a user would, under limits of 4 and 16 GB, and projects
-100 sections. `--compiled` instead compares prediction with what torch.compile (which needs a C++ compiler) and, where
-it is installed, OpenVINO make of the plain port.
+The plain port is conv3d and max_pool3d, dilated, as most would write it, in a process of its own, as most would run it;
+"kept" is the same port in this process, which keeps freed memory from step to step as neuropil does. All run the same
+shapes and take turns; figures are medians. kvoxel/s counts output voxels. GFLOP/s counts the minimal algorithm (each
+feature voxel of the patch once, a training step three times); the peak is a 3x3 convolution of 64 maps of the same
+precision, measured in the same run. MB is what the process holds at its worst beyond what it held before (0: of another
+process). All is hours on two cores; `--nets vd2d,n726-16` is only those. `--slab` instead predicts 10 sections of
+1024x1024 with the recursive pair as a user would, under limits of 4 and 16 GB, and projects 100 sections. `--compiled`
+instead compares prediction with what torch.compile (which needs a C++ compiler) and, where it is installed, OpenVINO
+make of the plain port. `--memory` instead compares the memory that is foreseen for tiles with what a process takes.
+`--threads` instead compares one thread with two, four and so on up to all cores.
 """
 
 import argparse
@@ -23,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from math import gcd, prod
 from pathlib import Path
 
@@ -32,11 +35,11 @@ machine.quiet_threads()  # as the command line does
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from torch.nn import functional  # noqa: E402
+from port import ZNNI, PlainPort, network_named, work  # noqa: E402
 
-from neuropil.networks.architecture import N4, VD2D, VD2D3D, Architecture, Conv, Pool  # noqa: E402
+from neuropil.networks.architecture import N4, VD2D, VD2D3D  # noqa: E402
 from neuropil.networks.checkpoint import Model, save_model  # noqa: E402
-from neuropil.networks.network import STREAMS, DenseNetwork, Form, _key  # noqa: E402
+from neuropil.networks.network import DenseNetwork, Form  # noqa: E402
 from neuropil.networks.planning import peak_memory  # noqa: E402
 from neuropil.networks.tuning import peak, tune  # noqa: E402
 from neuropil.stages.common import write_volume  # noqa: E402
@@ -44,75 +47,20 @@ from neuropil.stages.common import write_volume  # noqa: E402
 PATCHES = {"n4": (1, 200, 200), "vd2d": (1, 150, 150), "vd2d3d": (1, 100, 100)}  # the paper's
 PREDICTION = {"n4": (1, 512, 512), "vd2d": (1, 512, 512), "vd2d3d": (8, 256, 256)}  # where the patch is free
 QUICK = {"n4": (1, 256, 256), "vd2d": (1, 384, 384), "vd2d3d": (4, 192, 192)}
+MEMORY = {
+    "n4": [(1, 256, 256), (1, 384, 384), (1, 512, 512)],
+    "vd2d": [(1, 192, 192), (1, 320, 320), (1, 512, 512)],
+    "vd2d3d": [(1, 256, 256), (4, 192, 192), (8, 256, 256)],
+}
 EDGES = (64, 128, 256, 512, 1024)
-ZNNI = {"n337": (2, 3, 7, 3), "n537": (4, 5, 7, 3), "n726": (6, 7, 6, 2), "n926": (8, 9, 6, 2)}
 SLAB = (10, 1024, 1024)
 LONG = 60  # seconds: calls that take longer are timed once, without warming up
 HALF = torch.bfloat16
 
 
-def znni(name: str, maps: int) -> Architecture:
-    """Give one of ZNNi's networks: first filter, other filters, convolutions, poolings; 3 outputs."""
-    first, others, count, pools = ZNNI[name]
-    lines = []
-    for index in range(count):
-        edge, last = (first if index == 0 else others), index == count - 1
-        lines.append(f"conv{index + 1} {edge}x{edge}x{edge} " + ("3 linear" if last else str(maps)))
-        lines += [f"pool{index + 1} 2x2x2"] if index < pools else []
-    return Architecture(f"{name}-{maps}", tuple(lines))
-
-
-class PlainPort(torch.nn.Module):
-    """The same network as most people would write it."""
-
-    def __init__(self, network: DenseNetwork) -> None:
-        super().__init__()
-        self.network, self.architecture = network, network.architecture
-
-    def forward(self, inputs):
-        architecture, weights = self.architecture, self.network.weights
-        streams = list(inputs)
-        for layer, dilation in zip(architecture.layers, architecture.dilations):
-            if isinstance(layer, Pool):
-                streams = [functional.max_pool3d(x, layer.size, 1, dilation=dilation) for x in streams]
-            elif isinstance(layer, Conv):
-                joined = layer.name == architecture.join
-                made = []
-                for x, stream in zip(streams, STREAMS):
-                    weight = weights[_key(f"{layer.name}{stream}.weight")]
-                    bias = None if joined and stream else weights[_key(f"{layer.name}{stream}.bias")]
-                    made.append(functional.conv3d(x, weight, bias, dilation=dilation))
-                streams = [sum(made)] if joined else made
-                if layer.activation == "relu":
-                    streams = [functional.relu(x) for x in streams]
-            else:
-                streams = [functional.dropout(x, layer.rate, self.training) for x in streams]
-        return streams[0]
-
-
 def fragmented(architecture) -> list[Form]:
     """Give each layer the most fragments it allows: ZNNi's max-pooling fragments."""
     return [Form(gcd(*dilation[1:])) for dilation in architecture.dilations]
-
-
-def work(net, patch, form, phase, dtype):
-    """Return the call that is timed."""
-    architecture = net.architecture
-    inputs = [torch.randn(1, 1, *architecture.input_shape(patch)).to(dtype) for _ in range(architecture.streams)]
-    target = torch.randint(0, 2, (1, *patch))
-
-    def infer() -> None:
-        net.eval()
-        with torch.inference_mode():
-            net(inputs, **form)
-
-    def train() -> None:
-        net.train()
-        functional.cross_entropy(net(inputs, **form).float(), target).backward()
-        for parameter in net.parameters():
-            parameter.grad = None
-
-    return infer if phase == "infer" else train
 
 
 def high_water() -> int:
@@ -121,6 +69,31 @@ def high_water() -> int:
         return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
     except (OSError, TypeError):
         return 0
+
+
+class Apart:
+    """The plain port in a process of its own."""
+
+    def __init__(self, architecture, patch, phase: str) -> None:
+        self.architecture = architecture
+        words = [
+            sys.executable,
+            Path(__file__).with_name("port.py"),
+            architecture.name,
+            ",".join(map(str, patch)),
+            phase,
+        ]
+        self.process = subprocess.Popen(list(map(str, words)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def seconds(self) -> float:
+        """Run one step."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.communicate()
 
 
 def measure(cases: dict, phase: str, repeats: int) -> tuple[dict, dict]:
@@ -132,6 +105,15 @@ def measure(cases: dict, phase: str, repeats: int) -> tuple[dict, dict]:
         if turn > 1 and sum(first.values()) > LONG:
             break
         for case, (net, patch, form, dtype) in cases.items():
+            if turn and first[case] > LONG:
+                times[case].append(first[case])
+                continue
+            if isinstance(net, Apart):
+                taken = net.seconds()
+                first.setdefault(case, taken)
+                needed[case] = 0
+                times[case] += [taken] if turn else []
+                continue
             call = work(net, patch, form, phase, dtype)
             machine.keep_memory(False)
             if turn == 0:  # sets everything up, and shows what memory it takes
@@ -146,13 +128,15 @@ def measure(cases: dict, phase: str, repeats: int) -> tuple[dict, dict]:
                 first[case] = time.perf_counter() - start
                 needed[case] = high_water() - before if before else 0
             else:
-                machine.keep_memory(True)  # as training and prediction do; the port gains by it too
-                if first[case] < LONG:
-                    call()  # memory and caches in the order of this case
+                machine.keep_memory(True)  # as training and prediction do
+                call()  # memory and caches in the order of this case
                 start = time.perf_counter()
                 call()
                 times[case].append(time.perf_counter() - start)
     machine.keep_memory(False)
+    for net, *_ in cases.values():
+        if isinstance(net, Apart):
+            net.close()
     return {case: statistics.median(taken) for case, taken in times.items()}, needed
 
 
@@ -182,9 +166,11 @@ def boundary_network(architecture, phase: str, repeats: int, best: dict, quick: 
     training = phase == "train"
     kinds = [] if quick and architecture != VD2D else [torch.float32] if quick else list(best)
     plans = {dtype: tune(architecture, patch, training=training, dtype=dtype).forms for dtype in kinds}
-    port, single = f"plain port {patch}", f"{'tuned' if kinds else 'default form'} {patch}"
+    port, kept = f"plain port {patch}", "plain port, kept"
+    single = f"{'tuned' if kinds else 'default form'} {patch}"
     cases = {
-        port: (PlainPort(network), patch, {}, torch.float32),
+        port: (Apart(architecture, patch, phase), patch, {}, torch.float32),
+        f"{kept} {patch}": (PlainPort(network), patch, {}, torch.float32),
         f"default form {patch}": (network, patch, {}, torch.float32),
         f"fragments {patch}": (network, patch, {"forms": fragmented(architecture)}, torch.float32),
     }
@@ -207,12 +193,14 @@ def boundary_network(architecture, phase: str, repeats: int, best: dict, quick: 
         figures[f"{name}_{phase}_tuner_vs_best"] = median[single] / min(*others, median[single])
     if training:
         figures[f"{name}_train_vs_naive"] = rate[single] / rate[port]
+        figures[f"{name}_train_vs_naive_kept"] = rate[single] / rate[f"{kept} {patch}"]
         if HALF in best:
             figures[f"{name}_train_bf16_vs_naive"] = rate[half] / rate[port]
     else:
         fastest = max((case for case in cases if case.startswith("float32")), key=lambda case: rate[case])
         done = minimal(architecture, cases[fastest][1])
         figures[f"{name}_infer_vs_naive"] = rate[fastest] / rate[port]
+        figures[f"{name}_infer_vs_naive_kept"] = rate[fastest] / rate[f"{kept} {patch}"]
         figures[f"{name}_infer_pct_peak"] = 100 * done / median[fastest] / 1e9 / best[torch.float32]
         if HALF in best:
             most = max(rate[case] for case in cases if case.startswith("bfloat16"))
@@ -225,19 +213,15 @@ def znni_network(architecture, phase: str, repeats: int, best: dict, patch) -> t
     network = DenseNetwork(architecture)
     port, training = f"plain port {patch}", phase == "train"
     plan = tune(architecture, patch, training=training)
-    cases = {
-        port: (PlainPort(network), patch, {}, torch.float32),
-        f"default form {patch}": (network, patch, {}, torch.float32),
-        f"fragments {patch}": (network, patch, {"forms": fragmented(architecture)}, torch.float32),
-        f"tuned {patch}": (network, patch, {"forms": plan.forms}, torch.float32),
-    }
+    forms = {"tuned": plan.forms, "default form": (), "fragments": fragmented(architecture)}
+    if sum(conv.maps for conv in architecture.convs) > 300:  # of 80 maps, direct forms take minutes, like the port
+        forms = {"tuned": plan.forms}
+    cases = {port: (Apart(architecture, patch, phase), patch, {}, torch.float32)}
+    cases |= {f"{form} {patch}": (network, patch, {"forms": given}, torch.float32) for form, given in forms.items()}
     median, needed = measure(cases, phase, repeats)
-    forms = [median[f"{form} {patch}"] for form in ("default form", "fragments", "tuned")]
+    tuned, best_form = median[f"tuned {patch}"], min(median[f"{form} {patch}"] for form in forms)
     name = architecture.name.replace("-", "_")
-    figures = {
-        f"{name}_{phase}_vs_naive": median[port] / forms[2],
-        f"{name}_{phase}_tuner_vs_best": forms[2] / min(forms),
-    }
+    figures = {f"{name}_{phase}_vs_naive": median[port] / tuned, f"{name}_{phase}_tuner_vs_best": tuned / best_form}
     return lines_of(architecture.name, phase, cases, median, needed, best, port), figures
 
 
@@ -290,6 +274,47 @@ def slab(figures: dict) -> None:
             figures[f"slab_{precision}_4gb_vs_16gb"] = loss
 
 
+def memory(figures: dict) -> None:
+    """Compare the memory that is foreseen with what processes take."""
+    print(f"{'net':8} {'tile':12} {'bound / peak':>14} {'measured beforehand / peak':>28}")
+    script, apart = Path(__file__).with_name("memory.py"), []
+    for name, tiles in MEMORY.items():
+        for tile in tiles:
+            with tempfile.TemporaryDirectory() as folder:
+                words = [sys.executable, script, name, ",".join(map(str, tile)), "float32", f"{folder}/work"]
+                run = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=True)
+            bound, measured = map(float, run.stdout.split())
+            apart.append(abs(measured - 1))
+            print(f"{name:8} {tile!s:12} {bound:14.3f} {measured:28.3f}", flush=True)
+            figures["memory_bound_min"] = min(bound, figures.get("memory_bound_min", bound))
+    figures |= {"memory_apart_median": statistics.median(apart), "memory_apart_max": max(apart)}
+
+
+def threads(figures: dict) -> None:
+    """Compare one thread with more, in prediction and training, by turns."""
+    counts = [2**i for i in range((os.cpu_count() or 1).bit_length())]
+    print(f"{'net':8} {'phase':6} {'threads':>8} {'ms':>9} {'times one':>10}")
+    for architecture, phase in product((N4, VD2D, VD2D3D), ("infer", "train")):
+        network = DenseNetwork(architecture)
+        call = work(network, PATCHES[architecture.name], {}, phase, torch.float32)
+        times: dict[int, list[float]] = {count: [] for count in counts}
+        machine.keep_memory(True)
+        for _ in range(5):
+            for count in counts:
+                torch.set_num_threads(count)
+                call()
+                start = time.perf_counter()
+                call()
+                times[count].append(time.perf_counter() - start)
+        machine.keep_memory(False)
+        median = {count: statistics.median(taken) for count, taken in times.items()}
+        for count, taken in median.items():
+            faster = median[1] / taken
+            print(f"{architecture.name:8} {phase:6} {count:8} {1e3 * taken:9.1f} {faster:10.2f}", flush=True)
+            if count > 1:
+                figures[f"{architecture.name}_{phase}_{count}_threads"] = faster
+
+
 def compiled(figures: dict) -> None:
     """Compare our layers with what compilers make of the plain port, in prediction."""
     print(f"{'net':8} {'what, patch':40} {'ms':>9} {'max difference':>15}")
@@ -336,6 +361,8 @@ def main() -> None:
     parser.add_argument("--nets", metavar="NAMES", help="only these: n4, vd2d, vd2d3d, n337-16 ... n926-80")
     parser.add_argument("--slab", action="store_true", help="only the slab: some minutes")
     parser.add_argument("--compiled", action="store_true", help="only torch.compile and OpenVINO: some minutes")
+    parser.add_argument("--memory", action="store_true", help="only the memory of tiles: a minute or two")
+    parser.add_argument("--threads", action="store_true", help="only one thread against more: a minute or two")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     best = {torch.float32: peak(), **({HALF: peak(dtype=HALF)} if machine.has_bfloat16() else {})}
@@ -348,6 +375,10 @@ def main() -> None:
         slab(figures)
     elif args.compiled:
         compiled(figures)
+    elif args.memory:
+        memory(figures)
+    elif args.threads:
+        threads(figures)
     else:
         tables(args, best, figures)
     for name, value in figures.items():
@@ -373,10 +404,10 @@ def tables(args, best: dict, figures: dict) -> None:
                 print("\n".join(lines), flush=True)
                 figures |= more
             continue
-        net, maps = name.split("-")
+        maps = name.split("-")[1]
         patch = (8, 8, 8) if maps == "16" else (4, 4, 4)
         for phase in ("infer",) if quick or maps == "80" else ("infer", "train"):
-            lines, more = znni_network(znni(net, int(maps)), phase, 1 if quick or maps == "80" else 3, best, patch)
+            lines, more = znni_network(network_named(name), phase, 1 if quick or maps == "80" else 3, best, patch)
             print("\n".join(lines), flush=True)
             figures |= more
     for name, choose, pattern in (

@@ -1,11 +1,13 @@
 """Speed and memory of watershed, contacts, agglomeration, mutex watershed, linkage and contingency, beside their peers.
 
-    python benchmarks/segmentation/run.py [--quick] [--json FILE] [--affinities FILE.npy]
+    python benchmarks/segmentation/run.py [--quick] [--json FILE] [--prediction] [--affinities FILE.npy]
 
 Ours and the peer take turns in one run on the same affinities; each figure is a median of seconds of processor time, so
 that other work on the machine counts less; a ratio above 1 means that ours is faster. All run in one thread, but where
-a figure says 2: those are seconds by the clock and mean little on a busy machine. `--affinities` adds those of a real
-prediction, (3, z, y, x) floats, to the synthetic ones. waterz hands out fragments only together with the edges between
+a figure says 2: those are seconds by the clock and mean little on a busy machine. `--prediction` adds to the
+synthetic affinities those that the packaged model `affinity-ssem` finds in AC4 (64 x 512 x 512 voxels of 30 x 12 x 12
+nm, predicted once, which takes some ten minutes, and kept in runs/segmentation); `--affinities` takes them from a file,
+(3, z, y, x) floats. waterz hands out fragments only together with the edges between
 them: `watershed_vs_waterz` is the time until it does over ours until we do, `watershed_alone_vs_waterz` leaves out what
 the same call takes when it is given the fragments.
 """
@@ -32,7 +34,7 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 from skimage.metrics import contingency_table
-from volumes import LONG, affinities, tissue
+from volumes import LONG, affinities, prediction, tissue
 
 from neuropil.labels import apply_lookup, contingency, relabel
 from neuropil.metrics.information import variation_of_information
@@ -289,6 +291,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller volumes, fewer repeats")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    parser.add_argument("--prediction", action="store_true", help="measure with a prediction of AC4, too")
     parser.add_argument("--affinities", type=Path, metavar="FILE", help="a prediction to measure with, too (.npy)")
     options = parser.parse_args()
     print(machine(), "; one thread, unless the figure says 2")
@@ -297,6 +300,8 @@ def main() -> None:
     quick = options.quick
     links = affinities("tissue", 192 if quick else 256, rng)
     cases = {"": links}
+    if options.prediction:
+        cases["_em"] = prediction()
     if options.affinities:
         cases["_given"] = np.load(options.affinities).astype(np.float32)
     for name, given in cases.items():

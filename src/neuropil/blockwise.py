@@ -30,7 +30,7 @@ from typing import Any, Protocol, TypeVar
 from neuropil.errors import BlocksFailed, InputError, NeuropilError, RunMismatch
 from neuropil.files import write_json
 from neuropil.geometry import Box
-from neuropil.machine import peak_resident
+from neuropil.machine import forget_peak, peak_resident
 from neuropil.progress import Progress
 
 log = logging.getLogger("neuropil")
@@ -351,7 +351,8 @@ def run_tasks(
 
 
 def _timed(work: Callable[[Box], None], box: Box) -> Outcome:
-    """Compute a block; the peak memory is that of the process so far."""
+    """Compute a block; the peak memory is that of the process meanwhile."""
+    forget_peak()
     start = time.monotonic()
     work(box)
     facts = {"host": socket.gethostname(), "peak_mb": round(peak_resident() / 1e6)}

@@ -79,7 +79,7 @@ def _run_stage(verb: str, stage: types.ModuleType, given: dict[str, Any]) -> int
 
     common = {name: given.pop(name, None) for name in ("set", "json", "quiet", "debug", "positional")}
     file, flags = _positional(stage, common["positional"] or [], given)
-    config = load(stage.Config, verb, list(STAGES), file, common["set"] or [], flags)
+    config = load(stage.Config, verb, list(STAGES), file, common["set"] or [], flags, also=getattr(stage, "TABLES", ()))
     if common["json"] and not Path(common["json"]).absolute().parent.is_dir():  # told before hours of work, not after
         raise ConfigError(f"--json must name a file in a folder that exists; got {common['json']}")
     quiet = bool(common["quiet"])

@@ -41,8 +41,17 @@ def _split(value: Any) -> Any:
     return value.split(",") if isinstance(value, str) else value
 
 
+def _ranges(value: Any) -> Any:
+    ranges = value.split(",") if isinstance(value, str) else value
+    if not isinstance(ranges, Sequence) or len(ranges) != 3:
+        raise ValueError("must be three ranges Z0:Z1,Y0:Y1,X0:X1")
+    return [_section_range(one) for one in ranges]
+
+
 Sections = Annotated[tuple[int, int], BeforeValidator(_section_range)]
 """Half-open range of sections; `0:12` on the command line, `[0, 12]` in TOML."""
+Ranges = Annotated[tuple[tuple[int, int], tuple[int, int], tuple[int, int]], BeforeValidator(_ranges)]
+"""Half-open ranges z, y, x; `0:12,0:512,100:600` on the command line and in TOML."""
 Triple = Annotated[tuple[int, int, int], BeforeValidator(_split)]
 """Three voxel counts z, y, x; `1,150,150` on the command line."""
 TripleNm = Annotated[tuple[float, float, float], BeforeValidator(_split)]
@@ -91,6 +100,7 @@ def load(
     file: Path | None = None,
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    also: Sequence[str] = (),
 ) -> Model:
     """Return the validated configuration of one command.
 
@@ -101,6 +111,7 @@ def load(
     file : TOML file, optional
     sets : "section.key=value" strings; the value is TOML, or text where it is not valid TOML
     flags : top-level fields given on the command line
+    also : other commands whose tables the command reads, as fields of the same name
 
     Raises
     ------
@@ -108,7 +119,7 @@ def load(
     """
     tables = _read(file) if file is not None else {}
     for item in sets:
-        _set(tables, item, verb, verbs)
+        _set(tables, item, (verb, *also), verbs)
     for key, table in tables.items():
         if key not in verbs and not isinstance(table, dict):
             raise ConfigError(f"'{key}'{_where(file)} stands outside any table; put it below [{verb}]")
@@ -117,7 +128,7 @@ def load(
     values = tables.get(verb, {})
     if not isinstance(values, dict):
         raise ConfigError(f"'{verb}' must be a table [{verb}]{_where(file)}; got {values!r}")
-    values = {**values, **(flags or {})}
+    values = {**{name: tables[name] for name in also if name in tables}, **values, **(flags or {})}
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -140,7 +151,8 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"config file {file} is not readable TOML: {error}") from None
 
 
-def _set(tables: dict[str, Any], item: str, verb: str, verbs: Sequence[str]) -> None:
+def _set(tables: dict[str, Any], item: str, read: Sequence[str], verbs: Sequence[str]) -> None:
+    """Set a key of one of the tables that are read, the first one's where none is named."""
     path, equals, text = item.partition("=")
     if not equals:
         raise ConfigError(f"--set takes section.key=value; got {item!r}")
@@ -150,9 +162,9 @@ def _set(tables: dict[str, Any], item: str, verb: str, verbs: Sequence[str]) -> 
         value = text
     keys = path.strip().split(".")
     if len(keys) == 1 or keys[0] not in verbs:
-        keys = [verb, *keys]
-    if keys[0] != verb:
-        raise ConfigError(f"--set {path} sets a key of [{keys[0]}], which neuropil {verb} does not read")
+        keys = [read[0], *keys]
+    if keys[0] not in read:
+        raise ConfigError(f"--set {path} sets a key of [{keys[0]}], which neuropil {read[0]} does not read")
     here: Any = tables
     for key in keys[:-1]:
         here = _step(here, key, path)

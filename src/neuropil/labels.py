@@ -71,7 +71,7 @@ class Contingency:
     def sum_of(cls, tables: Iterable[Contingency]) -> Contingency:
         """Return the table of the voxels of all tables, as repeated `add` would, in one step."""
         rows = np.concatenate([np.empty((0, 3), np.uint64), *(_rows_of(one) for one in tables)])
-        return _table(rows, np.empty_like(rows))
+        return _table(rows)
 
     @property
     def total(self) -> int:
@@ -112,7 +112,7 @@ class Contingency:
         """
         rows = _rows_of(self)
         rows[:, 0] = apply_lookup(self.proposal_ids, lookup, ids=ids)[self.rows]
-        return _table(rows, np.empty_like(rows))
+        return _table(rows)
 
 
 def relabel(labels: ArrayLike) -> Relabelled:
@@ -267,7 +267,7 @@ class _PairCounter:
     def __init__(self, voxels: int) -> None:
         self._recent = np.zeros((min(_PLACES, 1 << voxels.bit_length()), 4), np.uint64)
         self._limit, self._used = min(_LISTED, voxels), 0
-        self._rows, self._spare = self._room()
+        self._rows = self._room()
 
     def count(self, a: NDArray[np.uint64], b: NDArray[np.uint64]) -> None:
         """Count the pairs (a[i], b[i]) of a piece of at most _CHUNK voxels."""
@@ -280,49 +280,60 @@ class _PairCounter:
         recent = self._recent[self._recent[:, 2] > 0, :3]
         end = self._used + recent.shape[0]
         self._rows[self._used : end] = recent
-        return _table(self._rows[:end], self._spare[:end])
+        return _table(self._rows[:end])
 
     def _add_up(self) -> None:
         """Join equal rows; where that frees less than half of the room, make more, so that none is sorted too often."""
-        rows, spare = self._rows, self._spare
-        for column in (1, 0):
-            rows, spare = _sort(rows, spare, self._used, column)
-        self._used = _kernel.add_up(rows[: self._used])
+        self._used = _in_order(self._rows[: self._used])
         if 2 * self._used > self._limit:
             self._limit *= 4
-            self._rows, self._spare = self._room()
+            rows, self._rows = self._rows, self._room()
             self._rows[: self._used] = rows[: self._used]
-        else:
-            self._rows, self._spare = rows, spare
 
-    def _room(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        """Return room for rows (proposal id, truth id, voxels) up to the limit, a piece and all recent pairs, twice."""
-        shape = (self._limit + _CHUNK + _PLACES, 3)
-        return np.empty(shape, np.uint64), np.empty(shape, np.uint64)
+    def _room(self) -> NDArray[np.uint64]:
+        """Return room for rows (proposal id, truth id, voxels) up to the limit, a piece and all recent pairs."""
+        return np.empty((self._limit + _CHUNK + _PLACES, 3), np.uint64)
 
 
-def _table(rows: NDArray[np.uint64], spare: NDArray[np.uint64]) -> Contingency:
-    """Return the table of rows (proposal id, truth id, voxels), which may name a pair twice; both are overwritten."""
-    n = rows.shape[0]
-    if n == 0:
+def _table(rows: NDArray[np.uint64]) -> Contingency:
+    """Return the table of rows (proposal id, truth id, voxels), which may name a pair twice; they are overwritten."""
+    if rows.shape[0] == 0:
         return Contingency.empty()
-    ids = []
+    rows = rows[: _in_order(rows)]
+    truth = relabel(rows[:, 1])
+    # 0 is among the ids of `relabel` whether it occurs or not
+    first = 0 if (truth.labels == 0).any() else 1
+    ids = np.empty(rows.shape[0], np.uint64)
+    ids = ids[: _kernel.rank(rows, 0, ids)].copy()
+    columns = truth.labels.view(np.int64) - first
+    return Contingency(ids, truth.ids[first:], rows[:, 0].astype(np.int64), columns, rows[:, 2].astype(np.int64))
+
+
+def _in_order(rows: NDArray[np.uint64]) -> int:
+    """Sort rows (a, b, count) by a, then b, and add up equal pairs; return how many are left, which come first."""
+    a_bits, b_bits = (int(_kernel.differing_bits(rows, column)).bit_length() for column in (0, 1))
+    count_bits = int(rows[:, 2].max()).bit_length()
+    if a_bits + b_bits + count_bits < 64:
+        words = np.empty(rows.shape[0], np.uint64)
+        _kernel.pack(rows, b_bits, count_bits, words)
+        words.sort()
+        return int(_kernel.unpack(words, a_bits, b_bits, count_bits, rows))
+    sorted_, spare = rows, np.empty_like(rows)
     for column in (1, 0):
-        rows, spare = _sort(rows, spare, n, column)
-        found = np.empty(n, np.uint64)
-        ids.append(found[: _kernel.rank(rows, column, found)].copy())
-    rows = rows[: _kernel.add_up(rows)]
-    return Contingency(ids[1], ids[0], *(np.ascontiguousarray(one, np.int64) for one in rows.T))
+        sorted_, spare = _sort(sorted_, spare, column)
+    if sorted_ is not rows:
+        rows[:] = sorted_
+    return int(_kernel.add_up(rows))
 
 
 def _sort(
-    rows: NDArray[np.uint64], spare: NDArray[np.uint64], n: int, column: int
+    rows: NDArray[np.uint64], spare: NDArray[np.uint64], column: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return (sorted, spare): the first n rows in the order of a column, equal ones as they were."""
-    differ = int(_kernel.differing_bits(rows[:n], column))
+    """Return (sorted, spare): rows in the order of a column, equal ones as they were."""
+    differ = int(_kernel.differing_bits(rows, column))
     for shift in range(0, 64, 8):
         if differ >> shift & 255:
-            _kernel.sort_by_byte(rows[:n], column, np.uint64(shift), spare[:n])
+            _kernel.sort_by_byte(rows, column, np.uint64(shift), spare)
             rows, spare = spare, rows
     return rows, spare
 

@@ -71,6 +71,12 @@ def peak_resident() -> int:
         return 0
 
 
+def forget_peak() -> None:
+    """Let `peak_resident` begin anew with what is held now, where the system can."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def available_memory() -> int:
     """Bytes that this process may take beside what it holds: what is free, or less where a container sets a limit."""
     try:

@@ -5,7 +5,8 @@ probe. The table of ids (open addressing, linear probing) is a power of two long
 is marked by its value, so every uint64 is a legal id. It grows inside the loop; callers get the (perhaps new) arrays.
 Pairs can be far more numerous, and a table that does not fit in cache waits for memory at every probe. So pairs are
 counted in few places that always fit; a pair that finds its place taken pushes the other out, to a list. Only the list
-is sorted, byte by byte (radix sort, least significant first), which reads and writes memory in streams.
+is sorted: as numbers, where a pair and its count fit into 64 bits, as they do unless both kinds of ids are huge; else
+byte by byte (radix sort, least significant first). Both read and write memory in streams.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ _K1 = np.uint64(0x9E3779B97F4A7C15)
 _K2 = np.uint64(0xD6E8FEB86659FD93)
 _S32 = np.uint64(32)
 _BYTE = np.uint64(255)
+_LONG = 16  # voxels of a run that are compared at once
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -104,6 +106,21 @@ def take(labels, out, lookup):
     return -1
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _end_of_run(a, b, i):
+    """Return a place up to which pairs are those at i - 1, several compared at once; the run may go on from there."""
+    first = a[i - 1]
+    second = b[i - 1]
+    while i + _LONG <= a.size:
+        differ = np.uint64(0)
+        for k in range(_LONG):
+            differ |= (a[i + k] ^ first) | (b[i + k] ^ second)
+        if differ != 0:
+            break
+        i += _LONG
+    return i
+
+
 @njit(cache=True, nogil=True)
 def count_pairs(a, b, recent, out):
     """Count runs of equal pairs (a[i], b[i]) in the places of `recent`; write what loses its place to `out`.
@@ -121,6 +138,8 @@ def count_pairs(a, b, recent, out):
         i += 1
         while i < n and a[i] == first and b[i] == second:
             i += 1
+            if i - start == _LONG:
+                i = _end_of_run(a, b, i)
         h = ((first * _K1) ^ second) * _K2
         p = np.int64((h >> _S32) & mask)
         if recent[p, 0] != first or recent[p, 1] != second or recent[p, 2] == 0:
@@ -144,6 +163,40 @@ def differing_bits(rows, column):
     for i in range(rows.shape[0]):
         differ |= rows[i, column] ^ first
     return differ
+
+
+@njit(cache=True, nogil=True)
+def pack(rows, b_bits, count_bits, words):
+    """Write each row (a, b, count) as one word, a above b above the count; what all rows have in common is cut off."""
+    one = np.uint64(1)
+    above_b = np.uint64(b_bits + count_bits)
+    above_count = np.uint64(count_bits)
+    b_mask = (one << np.uint64(b_bits)) - one
+    for i in range(rows.shape[0]):
+        words[i] = (rows[i, 0] << above_b) | ((rows[i, 1] & b_mask) << above_count) | rows[i, 2]
+
+
+@njit(cache=True, nogil=True)
+def unpack(words, a_bits, b_bits, count_bits, rows):
+    """Write sorted words as rows, equal pairs as one; return how many there are. Common bits are in the first row."""
+    one = np.uint64(1)
+    a_mask = (one << np.uint64(a_bits)) - one
+    b_mask = (one << np.uint64(b_bits)) - one
+    count_mask = (one << np.uint64(count_bits)) - one
+    a_common = rows[0, 0] & ~a_mask
+    b_common = rows[0, 1] & ~b_mask
+    used = 0
+    for i in range(words.size):
+        count = words[i] & count_mask
+        pair = words[i] >> np.uint64(count_bits)
+        if i > 0 and pair == words[i - 1] >> np.uint64(count_bits):
+            rows[used - 1, 2] += count
+        else:
+            rows[used, 0] = a_common | (pair >> np.uint64(b_bits))
+            rows[used, 1] = b_common | (pair & b_mask)
+            rows[used, 2] = count
+            used += 1
+    return used
 
 
 @njit(cache=True, nogil=True)

@@ -39,18 +39,41 @@ def link(u, v, limits, start, stop, parents, sizes):
 
 
 @njit(cache=True, nogil=True)
-def link_part(u, v, limits, parents, sizes, frozen, kept):
-    """Merge as `link` does; an edge with a frozen end is kept, for later, and freezes the other end."""
+def link_part(edges, groups, clusters, kept):
+    """Merge as `link` does what a part can tell, and mark the edges that are kept for later.
+
+    edges are u, v and limits; groups, of clusters that are one by now for certain, are parents, voxels as far as they
+    are known, and which are frozen; clusters are parents and sizes.
+    """
+    u, v, limits = edges
+    parents, known, frozen = groups
+    merged, sizes = clusters
     for i in range(kept.size):
-        a = find(parents, np.int64(u[i]))
-        b = find(parents, np.int64(v[i]))
-        if a == b:
+        a = find(parents, u[i])
+        b = find(parents, v[i])
+        if a == b or min(known[a], known[b]) >= limits[i]:
             continue
+        free_a = not frozen[a] and known[a] < limits[i]
+        free_b = not frozen[b] and known[b] < limits[i]
+        if not free_a and not free_b:  # the small one may be larger than is known
+            kept[i] = True
+            continue
+        x = find(merged, u[i])
+        y = find(merged, v[i])
         if frozen[a] or frozen[b]:
-            frozen[a] = frozen[b] = kept[i] = True
-        elif min(sizes[a], sizes[b]) < limits[i]:
-            total = sizes[a] + sizes[b]
-            sizes[join(parents, a, b)] = total
+            host, guest, size = (x, y, known[a]) if frozen[a] else (y, x, known[b])
+            if size < limits[i]:  # how it grows decides more
+                kept[i] = True
+            else:
+                merged[guest] = host
+        else:
+            total = sizes[x] + sizes[y]
+            sizes[join(merged, x, y)] = total
+        total = known[a] + known[b]
+        held = frozen[a] or frozen[b]
+        root = join(parents, a, b)
+        known[root] = total
+        frozen[root] = held
 
 
 @njit(cache=True, nogil=True)

@@ -13,35 +13,60 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def _keep_larger(values, best, winner, at, low):
-    """Let `values` win where they are larger; `low` is all bits but the sign."""
+def _keep_largest(a, b, c, d, numbers, low, more, best, winner):
+    """Let the largest of four win, the first of equal ones; with `more`, over what has won so far.
+
+    `numbers` are those of the four, in the type of the bits, and `low` is all bits but the sign: one width throughout
+    is what the processor's vectors need.
+    """
     for i in range(best.size):
-        value, other = values[i], best[i]
-        larger = (value ^ (low if value < 0 else 0)) > (other ^ (low if other < 0 else 0))
-        best[i] = value if larger else other
-        winner[i] = at if larger else winner[i]
+        value, won = a[i], numbers[0]
+        most = value ^ (low if value < 0 else type(low)(0))
+        for other, number in ((b[i], numbers[1]), (c[i], numbers[2]), (d[i], numbers[3])):
+            key = other ^ (low if other < 0 else type(low)(0))
+            won = number if key > most else won
+            value = other if key > most else value
+            most = max(key, most)
+        if more:
+            before = best[i]
+            kept = most <= before ^ (low if before < 0 else type(low)(0))
+            value = before if kept else value
+            won = type(low)(winner[i]) if kept else won
+        best[i] = value
+        winner[i] = np.uint8(won)
 
 
 @njit(cache=True, nogil=True)
-def max_filter(volume, size, dilation, step, low, out, winner, first, last):
-    """Write the maximum over the window (z, y, x) and the number of its first winner; `low`: all bits but the sign."""
+def max_filter(volume, size, dilation, step, low, numbers, out, winner, first, last):
+    """Write the maximum over the window (z, y, x) and the number of its first winner.
+
+    `low` is all bits but the sign; `numbers` are 0, 1, 2 ... of the same type, as many as the window has voxels.
+    """
     _, depth, height, width, maps = out.shape
+    # one run of memory, or one for each x
+    runs, long = (1, width * maps) if step == 1 else (width, maps)
+    four = np.empty(4, numbers.dtype)
     for row in range(first, last):
         n, z, y = row // (depth * height), row // height % depth, row % height
         best, won = out[n, z, y].reshape(-1), winner[n, z, y].reshape(-1)
-        for at in range(size[0] * size[1] * size[2]):
-            k, j, i = at // (size[1] * size[2]), at // size[2] % size[1], at % size[2]
-            values = volume[n, z + k * dilation[0], y * step + j * dilation[1], i * dilation[2] :]
-            # one run of memory, or one for each x
-            runs, long = (1, width * maps) if step == 1 else (width, maps)
+        for start in range(0, numbers.size, 4):
+            for i in range(4):  # the last one again has no effect
+                four[i] = numbers[min(start + i, numbers.size - 1)]
+            a = _row(volume, n, z, y * step, size, dilation, four[0])
+            b = _row(volume, n, z, y * step, size, dilation, four[1])
+            c = _row(volume, n, z, y * step, size, dilation, four[2])
+            d = _row(volume, n, z, y * step, size, dilation, four[3])
             for x in range(runs):
-                run = values[x * step : x * step + long // maps].reshape(-1)
-                span = slice(x * maps, x * maps + long)
-                if at == 0:
-                    best[span] = run
-                    won[span] = 0
-                else:
-                    _keep_larger(run, best[span], won[span], np.uint8(at), low)
+                at, span = x * step * maps, slice(x * maps, x * maps + long)
+                end = at + long
+                _keep_largest(a[at:end], b[at:end], c[at:end], d[at:end], four, low, start > 0, best[span], won[span])
+
+
+@njit(cache=True, nogil=True)
+def _row(volume, n, z, y, size, dilation, number):
+    """Return the row that a voxel of the window is in, from that voxel on."""
+    k, j, i = number // (size[1] * size[2]), number // size[2] % size[1], number % size[2]
+    return volume[n, z + k * dilation[0], y + j * dilation[1], i * dilation[2] :].reshape(-1)
 
 
 @njit(cache=True, nogil=True)

@@ -7,10 +7,13 @@ which threads may share: a slab is labelled as if nothing lay beyond it, and `bo
 the next.
 
 Key insight: most voxels have one link, which settles them at once; whole rows are tested for others by arithmetic on
-bytes, eight and more voxels in one instruction.
+words of eight bytes, several words in one instruction. Rows are copied into a frame of zeros for that, so that faces of
+the volume need no thought. What cannot be foretold is chosen by arithmetic, not by branches.
 """
 
 from __future__ import annotations
+
+import sys
 
 import numpy as np
 from numba import njit
@@ -20,6 +23,17 @@ from neuropil._kernels.linkage import find, join
 _SEEN = np.uint8(0x40)
 _LINKS = np.uint8(0x3F)
 _ONE = np.uint8(1)
+
+# The same in each byte of a word.
+_EACH = np.uint64(0x0101010101010101)
+_ALL = np.uint64(0x3F3F3F3F3F3F3F3F)
+_HIGH = np.uint64(0x8080808080808080)
+_MOST = np.uint64(0x7F7F7F7F7F7F7F7F)
+_B0, _B1, _B2, _B3, _B4, _B5 = (np.uint64(k * 0x0101010101010101) for k in (1, 2, 4, 8, 16, 32))
+_S1, _S2, _S3, _S4, _S7, _S8, _S56 = (np.uint64(k) for k in (1, 2, 3, 4, 7, 8, 56))
+_LOW_HALF = 0 if sys.byteorder == "little" else 1
+# Rows of a frame.
+_HERE, _Z0, _Z1, _Y0, _Y1 = range(5)
 
 
 @njit(cache=True, nogil=True)
@@ -58,16 +72,20 @@ def _row_directions(z0, z1, y0, y1, x, low, high, out):
 
 
 @njit(cache=True, nogil=True)
-def directions(affinities, low, high, first, last, out):
+def directions(affinities, low, high, first, last, checked, out):
     """Write, for the voxels of sections first ... last - 1, the bits of all links of the greatest affinity above low.
 
-    From high on all affinities are equal.
+    From high on all affinities are equal. Returns whether all values lie in [0, 1], which is not looked at if checked.
     """
     _, depth, height, width = affinities.shape
     none = np.full(width, low, affinities.dtype)  # no link: never above low
     row = np.full(width + 1, low, affinities.dtype)
+    good = True
     for z in range(first, last):
         for y in range(height):
+            if not checked:
+                for k in range(3):
+                    good &= not outside_unit(affinities[k, z, y])
             row[1:width] = affinities[2, z, y, 1:]
             _row_directions(
                 affinities[0, z, y] if z > 0 else none,
@@ -79,28 +97,65 @@ def directions(affinities, low, high, first, last, out):
                 high,
                 out[z, y],
             )
+    return good
 
 
 @njit(cache=True, nogil=True)
-def _ways_out(z0, z1, y0, y1, x, ways):
-    """Write the one-way links of those voxels of a row that have several links; return whether there are any.
+def _frame(width):
+    """Return room for a row and its four neighbours, in words; one of zeros comes before, and zeros behind."""
+    return np.zeros((5, width // 8 + 3), np.uint64)
 
-    x holds the row itself, with one more voxel at either end.
-    """
-    found = np.uint8(0)
-    for i in range(ways.size):
-        links = x[i + 1] & _LINKS
+
+@njit(cache=True, nogil=True)
+def _copy(bits, z, y, row):
+    """Copy a row, 0 where it lies outside the volume; by a loop, since assigning slices takes longer."""
+    depth, height, width = bits.shape
+    if 0 <= z < depth and 0 <= y < height:
+        source = bits[z, y]
+        for x in range(width):
+            row[8 + x] = source[x]
+    else:
+        row[:] = 0
+
+
+@njit(cache=True, nogil=True)
+def _fill_frame(bits, z, y, frame):
+    """Copy a row and its neighbours into a frame."""
+    rows = frame.view(np.uint8)
+    _copy(bits, z, y, rows[_HERE])
+    _copy(bits, z - 1, y, rows[_Z0])
+    _copy(bits, z + 1, y, rows[_Z1])
+    _copy(bits, z, y - 1, rows[_Y0])
+    _copy(bits, z, y + 1, rows[_Y1])
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _several(links):
+    """Return 255 in each byte that has several links, else 0."""
+    more = links & ((links | _HIGH) - _EACH)
+    marks = ((more + _MOST) & _HIGH) >> _S7
+    return (marks << _S8) - marks
+
+
+@njit(cache=True, nogil=True)
+def _ways_out(here, z0, z1, y0, y1, ways):
+    """Write the one-way links of those voxels of a row that have several links; return whether there are any."""
+    found = np.uint64(0)
+    for i in range(1, here.size - 1):
+        links = here[i] & _ALL
+        left = (here[i] << _S8) | (here[i - 1] >> _S56)
+        right = (here[i] >> _S8) | (here[i + 1] << _S56)
         coming = (
-            ((z0[i] >> np.uint8(3)) & _ONE)
-            | ((y0[i] >> np.uint8(3)) & np.uint8(2))
-            | ((x[i] >> np.uint8(3)) & np.uint8(4))
-            | ((z1[i] & _ONE) << np.uint8(3))
-            | ((y1[i] & np.uint8(2)) << np.uint8(3))
-            | ((x[i + 2] & np.uint8(4)) << np.uint8(3))
+            ((z0[i] >> _S3) & _B0)
+            | ((y0[i] >> _S3) & _B1)
+            | ((left >> _S3) & _B2)
+            | ((z1[i] & _B0) << _S3)
+            | ((y1[i] & _B1) << _S3)
+            | ((right & _B2) << _S3)
         )
-        several = np.uint8(0) if links & np.uint8(links - _ONE) == 0 else np.uint8(255)
-        ways[i] = links & ~coming & several
-        found |= ways[i]
+        out = links & ~coming & _several(links)
+        ways[i] = out
+        found |= out
     return found != 0
 
 
@@ -111,19 +166,15 @@ def corners(bits, order, latest, first, last, queue):
     Returns the end of the queue. One way out is kept per voxel: without `latest` the first in `order`. With it, voxels
     off plateaus keep the last one, and those on plateaus keep all, to be chosen from when they leave the queue.
     """
-    depth, height, width = bits.shape
-    none = np.zeros(width, np.uint8)
-    row = np.zeros(width + 2, np.uint8)
-    ways = np.empty(width, np.uint8)
+    _, height, width = bits.shape
+    frame = _frame(width)
+    words = np.zeros(frame.shape[1], np.uint64)
+    ways = words.view(np.uint8)[8:]
     count = first * height * width
     for z in range(first, last):
         for y in range(height):
-            row[1 : width + 1] = bits[z, y]
-            z0 = bits[z - 1, y] if z > 0 else none
-            z1 = bits[z + 1, y] if z + 1 < depth else none
-            y0 = bits[z, y - 1] if y > 0 else none
-            y1 = bits[z, y + 1] if y + 1 < height else none
-            if not _ways_out(z0, z1, y0, y1, row, ways):
+            _fill_frame(bits, z, y, frame)
+            if not _ways_out(frame[_HERE], frame[_Z0], frame[_Z1], frame[_Y0], frame[_Y1], words):
                 continue
             for x in range(width):
                 if ways[x] == 0:
@@ -215,104 +266,117 @@ def _merge(forest, v, w):
 
 
 @njit(cache=True, nogil=True)
-def _next_steps(z0, z1, y0, y1, x, mask, steps):
+def _next_steps(here, z0, y0, z1, y1, inside, steps):
     """Write, for each voxel of a row, the one direction in which its entry is found, 0 if it is a root.
 
     Voxels of plateaus look to those after them; 64 and 128 say that the links +y and +z join two parts, too, since the
-    next voxel and the next row do not imply them. x holds the row itself, with one more voxel at either end.
+    next voxel and the next row do not imply them. Only links of `inside` are followed.
     """
-    for i in range(steps.size):
-        links = x[i + 1] & mask
-        right, lower, behind = x[i + 2], y1[i], z1[i]
-        x1 = links & np.uint8(32)
-        y_1 = links & np.uint8(16)
-        z_1 = links & np.uint8(8)
-        no_y = y_1 & ~np.uint8(x1 >> _ONE)
-        no_z = z_1 & ~np.uint8((x1 >> np.uint8(2)) | (y_1 >> _ONE))
-        via_x = right & np.uint8(lower >> _ONE) & np.uint8(16)
-        join_y = np.uint8(x1 >> _ONE) & y_1 & ~via_x
-        via_x = right & np.uint8(behind >> np.uint8(2)) & np.uint8(8)
-        via_y = lower & np.uint8(behind >> _ONE) & np.uint8(8)
-        join_z = z_1 & ~no_z & ~np.uint8((via_x & np.uint8(x1 >> np.uint8(2))) | (via_y & np.uint8(no_y >> _ONE)))
-        plateau = x1 | no_y | no_z | np.uint8(join_y << np.uint8(2)) | np.uint8(join_z << np.uint8(4))
-        coming = (
-            ((z0[i] >> np.uint8(3)) & _ONE)
-            | ((y0[i] >> np.uint8(3)) & np.uint8(2))
-            | ((x[i] >> np.uint8(3)) & np.uint8(4))
-        )
-        steps[i] = (links & ~coming) if links & np.uint8(links - _ONE) == 0 else plateau
+    mask = np.uint64(inside) * _EACH
+    for i in range(1, here.size - 1):
+        links = here[i] & mask
+        left = (here[i] << _S8) | (here[i - 1] >> _S56)
+        right = (here[i] >> _S8) | (here[i + 1] << _S56)
+        x_1, y_1, z_1 = links & _B5, links & _B4, links & _B3
+        no_y = y_1 & ~(x_1 >> _S1)
+        no_z = z_1 & ~((x_1 >> _S2) | (y_1 >> _S1))
+        via_x = right & (y1[i] >> _S1) & _B4
+        join_y = (x_1 >> _S1) & y_1 & ~via_x
+        via_x = right & (z1[i] >> _S2) & _B3
+        via_y = y1[i] & (z1[i] >> _S1) & _B3
+        join_z = z_1 & ~no_z & ~((via_x & (x_1 >> _S2)) | (via_y & (no_y >> _S1)))
+        plateau = x_1 | no_y | no_z | (join_y << _S2) | (join_z << _S4)
+        coming = ((z0[i] >> _S3) & _B0) | ((y0[i] >> _S3) & _B1) | ((left >> _S3) & _B2)
+        several = _several(links)
+        steps[i] = (plateau & several) | (links & ~coming & ~several)
 
 
 @njit(cache=True, nogil=True)
 def _grow_forest(bits, first, last, forest):
-    """Write an entry -(place + 1) for each voxel with links, 0 for others, from the last voxel to the first.
+    """Write an entry -(place + 1) for each voxel of a slab with links, 0 for others, from the last voxel to the first.
 
-    An entry leads to a voxel of the same basin, a root's to itself. Links out of the slab, or of the array, are not
-    followed; a voxel that has no others is a root.
+    Places are counted from the slab's first voxel. An entry leads to a voxel of the same basin, a root's to itself.
+    Links out of the slab, or of the array, are not followed; a voxel that has no others is a root, and so is one with a
+    bit that is no link.
     """
-    depth, height, width = bits.shape
+    _, height, width = bits.shape
     ahead = np.zeros(256, np.int64)
     for links in range(1, 256):
         for k, step in enumerate((-height * width, -width, -1, height * width, width, 1)):
             if links >> k & 1:
                 ahead[links] = step
-    none = np.zeros(width, np.uint8)
-    row, steps = np.zeros(width + 2, np.uint8), np.empty(width, np.uint8)
+    frame = _frame(width)
+    row = frame.view(np.uint8)[_HERE, 8 : 8 + width]
+    words = np.zeros(frame.shape[1], np.uint64)
+    steps = words.view(np.uint8)[8:]
     for z in range(last - 1, first - 1, -1):
         mask = _LINKS & ~np.uint8(z == first) & ~np.uint8(np.uint8(z == last - 1) << np.uint8(3))
         for y in range(height - 1, -1, -1):
-            row[1 : width + 1] = bits[z, y]
-            row[1] &= ~np.uint8(4)
-            row[width] &= ~np.uint8(32)
-            z0 = bits[z - 1, y] if z > 0 else none
-            z1 = bits[z + 1, y] if z + 1 < depth else none
-            y0 = bits[z, y - 1] if y > 0 else none
-            y1 = bits[z, y + 1] if y + 1 < height else none
+            _fill_frame(bits, z, y, frame)
+            row[0] &= ~np.uint8(4)
+            row[width - 1] &= ~np.uint8(32)
             inside = mask & ~np.uint8(np.uint8(y == 0) << _ONE) & ~np.uint8(np.uint8(y == height - 1) << np.uint8(4))
-            _next_steps(z0, z1, y0, y1, row, inside, steps)
+            _next_steps(frame[_HERE], frame[_Z0], frame[_Y0], frame[_Z1], frame[_Y1], inside, words)
+            here, start = bits[z, y], ((z - first) * height + y) * width
             for x in range(width - 1, -1, -1):
-                v = (z * height + y) * width + x
+                v = start + x
                 step = steps[x]
-                if step == 0:
-                    forest[v] = -v - 1 if bits[z, y, x] & _LINKS else 0
-                    continue
-                w = v + ahead[step & _LINKS]
-                forest[v] = forest[w] if w > v else -w - 1
-                if step & np.uint8(64):
-                    _merge(forest, v, v + width)
-                if step & np.uint8(128):
-                    _merge(forest, v, v + height * width)
+                w = v + ahead[step & _LINKS]  # v itself where there is no step
+                after = np.int64(forest[w])
+                entry = after if w > v else -w - 1
+                forest[v] = entry if here[x] else 0
+                if step >= 64:
+                    if step & np.uint8(64):
+                        _merge(forest, v, v + width)
+                    if step & np.uint8(128):
+                        _merge(forest, v, v + height * width)
 
 
 @njit(cache=True, nogil=True)
-def basins(bits, first, last, forest):
+def basins(bits, first, last, labels):
     """Write the basin of each voxel of sections first ... last - 1, numbered by first voxels, 0 without links.
 
-    Returns their number.
+    Returns their number. The slab has less than 2**31 voxels, so that entries take four bytes: the forest lies in the
+    second half of the slab's labels, which are written from the first one on and do not reach an entry before it is
+    read for the last time.
     """
-    _grow_forest(bits, first, last, forest)
     section = bits.shape[1] * bits.shape[2]
+    size = (last - first) * section
+    out = labels[first * section : last * section]
+    halves = out.view(np.int32)
+    forest = halves[size:]
+    _grow_forest(bits, first, last, forest)
     n = 0
-    for v in range(first * section, last * section):
-        if forest[v] >= 0:
+    for v in range(size):
+        entry = np.int64(forest[v])
+        if entry >= 0:  # background, or a root that has its label
+            out[v] = entry
             continue
-        label = forest[-forest[v] - 1]
-        if label > 0:
-            forest[v] = label
-            continue
-        r = -forest[v] - 1
-        while forest[r] < 0 and forest[r] != -r - 1:
-            r = -forest[r] - 1
-        if forest[r] < 0:
-            n += 1
-            forest[r] = n
-        label = forest[r]
-        r = v
-        while forest[r] < 0:
-            up = -forest[r] - 1
-            forest[r] = label
-            r = up
+        r = -entry - 1
+        label = np.int64(halves[2 * r + _LOW_HALF if r < v else size + r])
+        if label <= 0:
+            label = _label_tree(forest, out, v, n + 1)
+            n = max(n, label)
+        out[v] = label
     return n
+
+
+@njit(cache=True, nogil=True)
+def _label_tree(forest, out, v, new):
+    """Return the label of a voxel's tree, a new one if it has none, and write it on the way to the root.
+
+    Labels of voxels before v are in out.
+    """
+    r = v
+    while r >= v and forest[r] < 0 and forest[r] != -r - 1:
+        r = -np.int64(forest[r]) - 1
+    label = out[r] if r < v else np.int64(forest[r]) if forest[r] > 0 else new
+    r = v
+    while r >= v and forest[r] < 0:
+        up = -np.int64(forest[r]) - 1
+        forest[r] = label
+        r = up
+    return label
 
 
 @njit(cache=True, nogil=True)

@@ -67,11 +67,25 @@ def _flood(bits, start, stop, place, stack, marks):
 
 
 @njit(cache=True, nogil=True)
-def mark_shared(bits, top, start, stop, marks):
-    """Mark the voxels of a box on plateaus that go on outside it; top, bool, excludes those of greatest affinity.
+def _at_top(affinities, z, y, x, greatest):
+    """Tell whether a voxel has a link of at least an affinity."""
+    _, depth, height, width = affinities.shape
+    top = affinities[0, z, y, x] >= greatest and z > 0
+    top |= affinities[1, z, y, x] >= greatest and y > 0
+    top |= affinities[2, z, y, x] >= greatest and x > 0
+    top |= z + 1 < depth and affinities[0, z + 1, y, x] >= greatest
+    top |= y + 1 < height and affinities[1, z, y + 1, x] >= greatest
+    return top | (x + 1 < width and affinities[2, z, y, x + 1] >= greatest)
 
-    marks, bool, False before, has the shape of bits.
+
+@njit(cache=True, nogil=True)
+def mark_shared(bits, known, start, stop, marks):
+    """Mark the voxels of a box on plateaus that go on outside it, but for those of the greatest affinity.
+
+    known is the affinities, where in them bits begin, and the greatest affinity there can be. marks, bool, False
+    before, has the shape of bits.
     """
+    affinities, corner, greatest = known
     stack = np.empty(1024, np.int64)
     for z in range(start[0], stop[0]):
         for y in range(start[1], stop[1]):
@@ -79,8 +93,50 @@ def mark_shared(bits, top, start, stop, marks):
             for x in range(start[2], stop[2]):
                 if not edge and start[2] < x < stop[2] - 1:
                     continue
-                if not marks[z, y, x] and not top[z, y, x] and _crosses(bits, start, stop, z, y, x):
+                if marks[z, y, x] or not _crosses(bits, start, stop, z, y, x):
+                    continue
+                if not _at_top(affinities, z + corner[0], y + corner[1], x + corner[2], greatest):
                     stack = _flood(bits, start, stop, (z, y, x), stack, marks)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _listed(places, there):
+    """Return where a place is listed, -1 if it is not."""
+    at = np.searchsorted(places, there)
+    return at if at < places.size and places[at] == there else -1
+
+
+@njit(cache=True, nogil=True)
+def _leads_out(place, bits, shape, start, stop):
+    x, rest = place % shape[2], place // shape[2]
+    y, z = rest % shape[1], rest // shape[1]
+    out = False
+    for k in range(6):
+        out |= bits & np.uint8(1 << k) != 0 and not _inside(start, stop, _neighbour(z, y, x, k))
+    return out
+
+
+@njit(cache=True, nogil=True)
+def mark_open(places, bits, shape, steps, box, marks):
+    """Mark the listed voxels of plateaus with a link out of the box (start, stop); marks, bool, is False before."""
+    stack = np.empty(places.size, np.int64)
+    for i in range(places.size):
+        if marks[i] or not _leads_out(places[i], bits[i], shape, box[0], box[1]):
+            continue
+        marks[i] = True
+        stack[0] = i
+        n = 1
+        while n > 0:
+            n -= 1
+            u = stack[n]
+            for k in range(6):
+                if not bits[u] & np.uint8(1 << k):
+                    continue
+                v = _listed(places, places[u] + steps[k])
+                if v >= 0 and not marks[v] and bits[v] & np.uint8(1 << ((k + 3) % 6)):
+                    marks[v] = True
+                    stack[n] = v
+                    n += 1
 
 
 @njit(cache=True, nogil=True)
@@ -101,10 +157,9 @@ def divide_list(places, bits, steps, order):
             bit = np.uint8(1 << k)
             if not bits[u] & bit:
                 continue
-            there = places[u] + steps[k]
-            v = np.searchsorted(places, there)
+            v = _listed(places, places[u] + steps[k])
             back = np.uint8(1 << ((k + 3) % 6))
-            if v == places.size or places[v] != there or not bits[v] & back:
+            if v < 0 or not bits[v] & back:
                 continue
             bits[u] &= ~bit
             if bits[v] & _SEEN:

@@ -113,7 +113,7 @@ def fuse_votes(
         return _fusion(votes, method, fitted.probability, fitted.inside + fitted.outside, tune)
     if method in SUPERVISED:
         trained = train_votes(votes, cast(Form, method), rng=rng)
-        return _fusion(votes, method, trained.probability(votes), trained.weights, tune or method == "weighted")
+        return _fusion(votes, method, trained.probability(votes), trained.weights, tune)
     if method not in get_args(Rule):
         raise InputError(f"method must be one of {', '.join(get_args(Method))}; got {method!r}")
     return _fusion(votes, method, threshold_probability(votes, cast(Rule, method)), np.ones(votes.user_count), tune)

@@ -2,7 +2,7 @@
 
 On a CPU a convolution and its ReLU are one pass. Without gradients the max-filter is a maximum of shifted views, one
 axis at a time; with them a compiled loop remembers which voxel won, so that its backward pass is one pass too. The
-library has fast gradients of dilated filters for AVX-512 alone; elsewhere a weight gradient is taken over fragments.
+library has fast weight gradients for AVX-512 alone; elsewhere they are products of matrices, row by row.
 `benchmarks/engine/run.py` measures each choice.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any, Literal
 
 import numpy as np
@@ -24,12 +24,13 @@ from neuropil._kernels import max_filter as kernels
 from neuropil._kernels.relu import relu_backward
 from neuropil.networks.architecture import Activation, Size
 from neuropil.networks.fft import convolve_fft
-from neuropil.networks.layout import fold, refold, split, unfold
+from neuropil.networks.layout import fold, refold, unfold
 
 Method = Literal["direct", "fft"]
 TANH_GAIN, TANH_SLOPE = 1.7159, 0.6666  # LeCun's scaled tanh, as in ZNN
 BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+LONG_ROWS = 64  # voxels along x from which on the product of matrices of a row is fast
 ROWS_APART = 2**18  # bytes that are worth a thread of their own
 
 
@@ -117,7 +118,7 @@ def _fused(
     image: Tensor, filters: Tensor, bias: Tensor | None, gaps: tuple[int, ...], activation: Activation
 ) -> Tensor:
     """Convolve and activate in one pass where the library can."""
-    if activation != "relu" or not _library_fuses():
+    if activation != "relu" or not _library_fuses(image.dtype):
         run = functional.conv2d if image.dim() == 4 else functional.conv3d
         return activate(run(image, filters, bias, dilation=gaps), activation)
     zero, one = [0] * len(gaps), [1] * len(gaps)
@@ -128,17 +129,17 @@ def _fused(
 
 
 @cache
-def _library_fuses() -> bool:
-    """Whether this build of torch has oneDNN's convolution with ReLU, which its own compiler uses."""
+def _library_fuses(dtype: torch.dtype) -> bool:
+    """Whether this build of torch has oneDNN's convolution with ReLU, and the processor what it needs for `dtype`."""
     try:
-        one, fused = torch.ones(1, 1, 1, 1), torch.ops.mkldnn._convolution_pointwise
+        one, fused = torch.ones(1, 1, 1, 1, dtype=dtype), torch.ops.mkldnn._convolution_pointwise
         return float(fused(-one, one, None, [0, 0], [1, 1], [1, 1], 1, "relu", [], "")) == 0
     except (AttributeError, RuntimeError):
         return False
 
 
 @cache
-def _gradient_over_fragments() -> bool:
+def _gradient_by_rows() -> bool:
     return not torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
@@ -166,11 +167,8 @@ class _Convolution(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             to_image = _gradient(gradient, image, filters, gaps, 0)
         if ctx.needs_input_grad[1]:
-            step = gaps[-1]
-            if step == gaps[-2] > 1 and _gradient_over_fragments():
-                gradient, image = _split(gradient, step), _split(image, step)  # their zeros add nothing
-                gaps = (*gaps[:-2], 1, 1)
-            to_filters = _filter_gradient(gradient, image, filters, gaps)
+            by_rows = _gradient_by_rows() and image.dtype == torch.float32 and gradient.shape[-1] >= LONG_ROWS
+            to_filters = (_filter_gradient_by_rows if by_rows else _filter_gradient)(gradient, image, filters, gaps)
         return to_image, to_filters, to_bias if ctx.biased else None, None, None
 
 
@@ -199,8 +197,20 @@ def _sections(volume: Tensor, start: int, depth: int) -> Tensor:
     return refold(volume.narrow(2, start, depth)).contiguous(memory_format=torch.channels_last)
 
 
-def _split(image: Tensor, step: int) -> Tensor:
-    return split(image, step) if image.dim() == 4 else unfold(split(refold(image), step), len(image) * step**2)
+def _filter_gradient_by_rows(gradient: Tensor, image: Tensor, filters: Tensor, gaps: tuple[int, ...]) -> Tensor:
+    """Of each voxel of the filter, the sum over rows along x of products of matrices (out, x) and (x, in)."""
+    if image.dim() == 4:
+        flat = _filter_gradient_by_rows(gradient.unsqueeze(2), image.unsqueeze(2), filters.unsqueeze(2), (1, *gaps))
+        return flat.squeeze(2)
+    n, _, depth, height, width = gradient.shape
+    above, below = gradient.permute(0, 2, 3, 1, 4), image.permute(0, 2, 3, 4, 1)  # n, z, y, out, x and n, z, y, x, in
+    made = filters.new_zeros(*filters.shape[2:], *filters.shape[:2])
+    for i, k in product(range(n), range(depth)):  # a section stays in the cache for all voxels of the filter
+        for tap in product(*map(range, filters.shape[2:])):
+            z, y, x = (at * gap for at, gap in zip(tap, gaps))
+            rows = below[i, z + k, y : y + height, x : x + width]
+            made[tap] += torch.bmm(above[i, k], rows).sum(0)  # type: ignore[no-untyped-call]
+    return made.permute(3, 4, 0, 1, 2)
 
 
 class _MaxFilter(torch.autograd.Function):
@@ -216,7 +226,8 @@ class _MaxFilter(torch.autograd.Function):
         given, bits = _bits(sections, n), best.view(BITS[best.dtype]).numpy()
         _by_rows(
             kernels.max_filter, z * shape[2] * n, bits.nbytes,
-            given, size, dilation, step, bits.dtype.type(np.iinfo(bits.dtype).max), bits, winner,
+            given, size, dilation, step, bits.dtype.type(np.iinfo(bits.dtype).max),
+            np.arange(size[0] * size[1] * size[2], dtype=bits.dtype), bits, winner,
         )  # fmt: skip
         ctx.winner, ctx.window, ctx.n, ctx.shape = winner, (size, dilation, step), n, given.shape
         return refold(best.permute(0, 4, 1, 2, 3))

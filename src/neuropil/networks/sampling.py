@@ -7,6 +7,7 @@ then a place uniformly.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
@@ -21,6 +22,7 @@ from neuropil.networks.augmentation import deform, elastic_field, grey, random_f
 
 INTERIOR, BOUNDARY, UNLABELLED = 0, 1, 255
 Rebalance = Literal["patch", "global", "none"]
+_COUNTED = 1 << 20  # voxels at a time, since they are made eight bytes each
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,49 @@ class SectionStatistics:
         measured = np.empty((2, depth), np.float32)
         for z in range(depth):
             section = read_section(z)
+            if section.dtype == np.uint8:
+                measured[:, z] = _moments(byte_counts(section[None])[0])
+                continue
             measured[:, z] = section.mean(dtype=np.float64), section.std(dtype=np.float64)
             if not np.isfinite(measured[:, z]).all():
                 raise InputError(f"the image must be finite; section {z} holds NaN or infinity")
-        return cls(measured[0], np.where(measured[1] > 0, measured[1], np.float32(1)))
+        return cls.of_measured(*measured)
+
+    @classmethod
+    def of_counts(cls, counts: NDArray[np.int64]) -> SectionStatistics:
+        """Return those of sections in which each byte occurs so often, (depth, 256): the same as `of` gives."""
+        return cls.of_measured(*np.array([_moments(one) for one in counts], np.float32).T)
+
+    @classmethod
+    def of_measured(cls, mean: NDArray[np.float32], deviation: NDArray[np.float32]) -> SectionStatistics:
+        """Return those of sections of these means and standard deviations; even ones are divided by 1."""
+        return cls(mean, np.where(deviation > 0, deviation, np.float32(1)))
 
     def apply(self, image: NDArray[Any], sections: slice | NDArray[np.intp]) -> NDArray[np.float32]:
         """Standardise an image (z, y, x) whose sections are numbers `sections` of the stack."""
         mean, deviation = self.mean[sections, None, None], self.deviation[sections, None, None]
         return ((image.astype(np.float32) - mean) / deviation).astype(np.float32)
+
+
+def byte_counts(image: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Count each byte of each section (z, y, x); counts of parts add up, so they do not depend on how one cuts.
+
+    >>> byte_counts(np.array([[[1, 1, 3]]], np.uint8))[0, :4].tolist()
+    [0, 2, 0, 1]
+    """
+    counts = np.zeros((len(image), 256), np.int64)
+    for section, own in zip(image, counts):
+        flat = section.reshape(-1)
+        for start in range(0, flat.size, _COUNTED):
+            own += np.bincount(flat[start : start + _COUNTED], minlength=256)
+    return counts
+
+
+def _moments(counts: NDArray[np.int64]) -> tuple[float, float]:
+    """Return mean and standard deviation of bytes; whole numbers until the last step."""
+    often = [int(n) for n in counts]
+    n, total, squares = (sum(v**power * often[v] for v in range(256)) for power in range(3))
+    return total / n, math.sqrt((n * squares - total**2) / n**2)
 
 
 class Annotated(Protocol):

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -34,6 +34,8 @@ from neuropil.networks.layout import fold, fragmented
 from neuropil.networks.network import DenseNetwork, Form
 
 FFT_FROM = 1000  # operations per voxel and map, in or out, above which transforms are worth a try
+FORMS = 2  # counts up when forms change, so that plans are made anew
+HOPELESS = 1.5  # times slower, at the machine's peak, than what was measured: not tried
 REPEATS, ENOUGH = 3, 0.2  # at most so many timings of a form; none more after so many seconds
 
 
@@ -64,7 +66,8 @@ class Plan:
     Attributes
     ----------
     steps : the layers
-    milliseconds, default : of a whole pass (or training step) in these forms, and in the default forms
+    milliseconds, default : of a whole pass (or training step) in these forms, and in the default forms; of those a
+        lower bound where they have no chance
     """
 
     steps: tuple[Step, ...]
@@ -112,7 +115,7 @@ def tune(
         "device": _device_name(device),
         "dtype": str(dtype),
         "threads": torch.get_num_threads(),
-        "versions": [torch.__version__, version("neuropil")],
+        "versions": [torch.__version__, version("neuropil"), FORMS],
     }
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     path = cache_folder() / "plans" / f"{name}.json"
@@ -153,7 +156,7 @@ class _Run:
         best: dict[int, tuple[float, list[Step]]] = {1: (0.0, [])}
         places = self.architecture.places(self.patch, self.spacing)
         for place in places:
-            times = {form: self.layer(place, form) for form in _forms(place)}
+            times = self.times(place)
             pairs = {(a, b.fragments) for a, b in product(best, times) if a != b.fragments}
             moves = {(a, b): self.moving(place, a, b) for a, b in pairs if b == 1 or b % a == 0}
             reached: dict[int, tuple[float, list[Step]]] = {}
@@ -171,6 +174,19 @@ class _Run:
         *steps, last = best[end][1]
         return [*steps, replace(last, milliseconds=last.milliseconds + merging[end])]
 
+    def times(self, place: Place) -> dict[Form, float]:
+        """Time the forms of a layer, transforms first: direct ones of very large filters have no chance against it."""
+        found: dict[Form, float] = {}
+        for form in sorted(_forms(place), key=lambda form: form.method == "direct"):
+            if not (found and form.method == "direct" and self.least([place]) > HOPELESS * min(found.values())):
+                found[form] = self.layer(place, form)
+        return found
+
+    def least(self, places: Sequence[Place]) -> float:
+        """Milliseconds that the operations of direct forms take at the machine's peak; of large filters only."""
+        operations = sum(place.operations for place in places if _large(place)) * (3 if self.training else 1)
+        return 1e-6 * operations / peak(str(self.device), self.dtype) if operations else 0.0
+
     def fastest(self, steps: Sequence[Step]) -> Plan:
         """Time the path as a whole beside the uniform plans: the default forms, and fragments throughout."""
         places = self.architecture.places(self.patch, self.spacing)
@@ -180,15 +196,15 @@ class _Run:
         network = DenseNetwork(self.architecture).to(self.device).train(self.training)
         shape, leaves = (1, 1, *self.architecture.input_shape(self.patch)), list(network.parameters())
         inputs = [torch.randn(shape, device=self.device).to(self.dtype) for _ in range(self.architecture.streams)]
-        times = {
-            forms: self.milliseconds(partial(network, inputs, self.spacing, forms), leaves)
-            for forms in dict.fromkeys((default, found, most))
-        }
+        times: dict[tuple[Form, ...], float] = {}
+        for forms in dict.fromkeys((found, default, most)):
+            if not (times and self.least(places) > HOPELESS * times[found]):
+                times[forms] = self.milliseconds(partial(network, inputs, self.spacing, forms), leaves)
         chosen = min(times, key=lambda forms: times[forms])
         if chosen != found:
             apart = [self.layer(place, form) for place, form in zip(places, chosen)]
             steps = [replace(step, form=form, milliseconds=own) for step, form, own in zip(steps, chosen, apart)]
-        return Plan(tuple(steps), times[chosen], times[default])
+        return Plan(tuple(steps), times[chosen], times.get(default, self.least(places)))
 
     def layer(self, place: Place, form: Form) -> float:
         """Milliseconds of one layer in one form, for all streams."""
@@ -241,11 +257,15 @@ def _forms(place: Place) -> list[Form]:
     """Forms worth timing: the fragments that the dilation allows, and transforms for large filters."""
     common = math.gcd(place.dilation[1], place.dilation[2])
     forms = [Form(parts) for parts in range(1, common + 1) if common % parts == 0]
+    return [*forms, Form(1, "fft")] if _large(place) else forms
+
+
+def _large(place: Place) -> bool:
+    """Whether a filter is so large that transforms are worth a try."""
+    if not isinstance(place.layer, Conv):
+        return False
     _, maps = _runs(place)
-    if isinstance(place.layer, Conv):
-        each = 2 * math.prod(place.layer.size) * maps * place.maps_out / (maps + place.maps_out)
-        forms += [Form(1, "fft")] if each > FFT_FROM else []
-    return forms
+    return 2 * math.prod(place.layer.size) * maps * place.maps_out / (maps + place.maps_out) > FFT_FROM
 
 
 def _runs(place: Place) -> tuple[int, int]:
@@ -268,6 +288,7 @@ def _median(call: Callable[[], Any], device: torch.device) -> float:
     return 1e3 * statistics.median(taken)
 
 
+@cache
 def peak(device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
     """Measure the GFLOP/s of a large 3×3 convolution, channels last: what this machine can do at best."""
     place = torch.device(device)

@@ -68,6 +68,28 @@ class PartEdges:
             raise InputError("edges must join fragments 0 < u < v")
         return cls(a, b, sums, links, a, b)
 
+    @classmethod
+    def of_labels(
+        cls, names: NDArray[np.uint64], u: ArrayLike, v: ArrayLike, total: ArrayLike, count: ArrayLike
+    ) -> PartEdges:
+        """Return the edges of contacts between labels 0 ... n, which have `names`; what has the name 0 has no edges.
+
+        >>> names = np.array([0, 9, 7, 9, 0], np.uint64)
+        >>> edges = PartEdges.of_labels(names, [1, 2, 3], [2, 3, 4], [5, 3, 1], [1, 1, 1])
+        >>> edges.u.tolist(), edges.v.tolist(), edges.total.tolist()
+        ([7], [9], [8])
+        """
+        ids, places = np.unique(np.append(names, np.uint64(0)), return_inverse=True)
+        a, b = places[np.asarray(u, np.intp)], places[np.asarray(v, np.intp)]
+        a, b = np.minimum(a, b), np.maximum(a, b)
+        real = (a > 0) & (a != b)
+        a, b = a[real], b[real]
+        order, starts = group_pairs(a.view(np.uint64), b.view(np.uint64))
+        sums, links = (np.asarray(x)[real][order].astype(np.int64) for x in (total, count))
+        if starts.size:
+            sums, links = np.add.reduceat(sums, starts), np.add.reduceat(links, starts)
+        return cls.of(ids[a[order][starts]], ids[b[order][starts]], sums, links)
+
 
 @dataclass(frozen=True)
 class Merges:

@@ -47,8 +47,10 @@ class BlockContacts:
     @classmethod
     def united(cls, parts: list[BlockContacts]) -> BlockContacts:
         """Return what all parts say together."""
+        none = np.empty(0, np.int64)
         u, v, total, count, largest = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__
+            np.concatenate([none.view(np.uint64) if name in "uv" else none, *(getattr(part, name) for part in parts)])
+            for name in cls.__dataclass_fields__
         )
         order, starts = group_pairs(u, v)
         u, v, total, count, largest = (field[order] for field in (u, v, total, count, largest))
@@ -101,33 +103,26 @@ def block_contacts(fragments: ArrayLike, affinities: ArrayLike, before: tuple[in
     return BlockContacts.united(parts)
 
 
-def inner_contacts(fragments: ArrayLike, affinities: ArrayLike, names: ArrayLike | None = None) -> BlockContacts:
+def inner_contacts(fragments: ArrayLike, affinities: ArrayLike) -> BlockContacts:
     """Gather the contacts within a block.
 
     Parameters
     ----------
     fragments, affinities
         As for `block_contacts`, of the block alone.
-    names
-        Id in the volume of each of the fragments 0 ... n, 0 for 0; fragments of one name become one.
 
     >>> links = np.full((3, 1, 1, 3), 51, np.uint8)
-    >>> contacts = inner_contacts([[[1, 2, 3]]], links, [0, 9, 7, 9])
+    >>> contacts = inner_contacts([[[1, 2, 3]]], links)
     >>> contacts.u.tolist(), contacts.v.tolist(), contacts.count.tolist()
-    ([7], [9], [2])
+    ([1, 2], [2, 3], [1, 1])
     """
     links = check_affinities(affinities)
     scale = 255 if links.dtype == np.uint8 else STEPS
     if scale == STEPS:
         links = np.rint(links * np.float32(STEPS)) / np.float32(STEPS)
     found = region_contacts(fragments, links)
-    u, v = found.u, found.v
     total, largest = (np.rint(x * np.float64(scale)).astype(np.int64) for x in (found.total, found.largest))
-    known = BlockContacts(u, v, total, found.count, largest)
-    if names is None:
-        return known
-    table = np.asarray(names, np.uint64)
-    return _renamed(known, table[u.astype(np.intp)], table[v.astype(np.intp)])
+    return BlockContacts(found.u, found.v, total, found.count, largest)
 
 
 def face_contacts(here: ArrayLike, there: ArrayLike, affinities: ArrayLike) -> BlockContacts:
@@ -143,13 +138,7 @@ def face_contacts(here: ArrayLike, there: ArrayLike, affinities: ArrayLike) -> B
     a, b = (np.asarray(side).reshape(-1).astype(np.uint64) for side in (here, there))
     links = np.asarray(affinities)
     values = np.rint(links.reshape(-1) * np.float64(1 if links.dtype == np.uint8 else STEPS)).astype(np.int64)
-    return _renamed(BlockContacts(a, b, values, np.ones(a.size, np.int64), values), a, b)
-
-
-def _renamed(known: BlockContacts, a: NDArray[np.uint64], b: NDArray[np.uint64]) -> BlockContacts:
-    """Return contacts between other ids; loops and background are dropped, each pair is there once."""
-    real = (a != b) & (a != 0) & (b != 0)
-    u, v = np.minimum(a, b)[real], np.maximum(a, b)[real]
-    if np.all((u[1:] > u[:-1]) | ((u[1:] == u[:-1]) & (v[1:] > v[:-1]))):  # as it mostly is: nothing to sort
-        return BlockContacts(u, v, known.total[real], known.count[real], known.largest[real])
-    return BlockContacts.united([BlockContacts(u, v, known.total[real], known.count[real], known.largest[real])])
+    u, v = np.minimum(a, b), np.maximum(a, b)
+    real = (u != 0) & (u != v)
+    u, v, values = u[real], v[real], values[real]
+    return BlockContacts.united([BlockContacts(u, v, values, np.ones_like(values), values)])

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from neuropil.errors import InputError
 from neuropil.labels import apply_lookup
 from neuropil.segmentation.contacts import region_contacts
+from neuropil.segmentation.pairs import falling, order_of_pairs
 
 
 @dataclass(frozen=True)
@@ -54,15 +55,15 @@ class Edges:
         a, b = np.minimum(a, b), np.maximum(a, b)
         real = (a != 0) & (a != b)
         a, b, score = a[real], b[real], score[real]
-        order = _order_of_pairs(a, b)
+        order = order_of_pairs(a, b)
         a, b, score = a[order], b[order], score[order]
         first = np.ones(a.size, bool)
         first[1:] = (a[1:] != a[:-1]) | (b[1:] != b[:-1])
         if not first.all():
             starts = np.flatnonzero(first)
             a, b, score = a[starts], b[starts], np.maximum.reduceat(score, starts)
-        falling = _falling(score)
-        return cls(a[falling], b[falling], score[falling])
+        order = falling(score)
+        return cls(a[order], b[order], score[order])
 
     def contract(self, lookup: ArrayLike, *, ids: ArrayLike | None = None) -> Edges:
         """Return the edges between the segments of a lookup, fragment -> segment, 0 = dropped.
@@ -109,21 +110,6 @@ def region_edges(fragments: ArrayLike, affinities: ArrayLike, *, threads: int = 
     ([1], [2], [0.5])
     """
     contacts = region_contacts(fragments, affinities, threads=threads)
-    falling = _falling(contacts.largest)  # contacts are unique and in order, so no more needs to be sorted
-    falling = falling[: np.count_nonzero(contacts.largest)]
-    return Edges(contacts.u[falling], contacts.v[falling], contacts.largest[falling])
-
-
-def _order_of_pairs(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.intp]:
-    """Sort by a, then b; ids that fit are packed into one number, which sorts several times faster."""
-    if b.size and int(b.max()) >> 32:
-        return np.lexsort((b, a))
-    return np.argsort((a << np.uint64(32)) | b)
-
-
-def _falling(score: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Sort by falling score, equal ones in the order they have: bits of a float and a position in one number."""
-    bits = (score + np.float32(0)).view(np.uint32)  # -0.0 becomes 0.0
-    rising = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
-    keys = np.sort(((np.uint64(0xFFFFFFFF) - rising) << np.uint64(32)) | np.arange(score.size, dtype=np.uint64))
-    return (keys & np.uint64(0xFFFFFFFF)).astype(np.intp)
+    order = falling(contacts.largest)  # contacts are unique and in order, so no more needs to be sorted
+    order = order[: np.count_nonzero(contacts.largest)]
+    return Edges(contacts.u[order], contacts.v[order], contacts.largest[order])

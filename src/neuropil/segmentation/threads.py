@@ -34,13 +34,13 @@ def split(size: int, threads: int) -> list[tuple[int, int]]:
     return [(size * k // parts, size * (k + 1) // parts) for k in range(parts)]
 
 
-def run_threads(work: Callable[..., T], tasks: Sequence[Sequence[Any]]) -> list[T]:
-    """Call a function with each list of arguments, each in a thread of its own, and return the results in order.
+def run_threads(work: Callable[..., T], tasks: Sequence[Sequence[Any]], threads: int | None = None) -> list[T]:
+    """Call a function with each list of arguments, `threads` at a time (default: all), and return the results in order.
 
     >>> run_threads(max, [(1, 2), (4, 3)])
     [2, 4]
     """
-    if len(tasks) == 1:
-        return [work(*tasks[0])]
-    with ThreadPoolExecutor(len(tasks)) as pool:
+    if len(tasks) == 1 or threads == 1:
+        return [work(*task) for task in tasks]
+    with ThreadPoolExecutor(threads or len(tasks)) as pool:
         return [future.result() for future in [pool.submit(work, *task) for task in tasks]]

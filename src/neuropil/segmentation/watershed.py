@@ -12,7 +12,8 @@ arXiv 1505.00249. The programs that go by its name break ties in other ways; see
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +28,8 @@ Tiebreak = Literal["index", "cpp", "waterz"]
 # Directions 0 -z, 1 -y, 2 -x, 3 +z, 4 +y, 5 +x, listed so that neighbours come in ascending index ("index") or so that
 # the last one wins (the other two).
 ORDERS = {"index": (0, 1, 2, 5, 4, 3), "cpp": (2, 1, 0, 5, 4, 3), "waterz": (0, 1, 2, 3, 4, 5)}
+
+_MOST = (1 << 31) - 1  # voxels of a slab, whose places kernels keep in four bytes
 
 
 def watershed(
@@ -84,33 +87,35 @@ def watershed(
         raise InputError(f"tiebreak must be one of {', '.join(ORDERS)}; got {tiebreak!r}")
     if not 0 <= low < high:
         raise InputError(f"low and high must satisfy 0 <= low < high; got low {low}, high {high}")
-    links = check_affinities(affinities, threads=threads)
+    links = as_links(affinities)
     fragments = np.empty(links.shape[1:], np.uint64)
     if fragments.size == 0:
         return fragments
-    depth, height, width = links.shape[1:]
+    height, width = links.shape[2:]
     steps = np.array([-height * width, -width, -1, height * width, width, 1], np.int64)
     order = np.array(ORDERS[tiebreak], np.int64)
     bits = np.empty(fragments.shape, np.uint8)
-    slabs = split(depth, threads)
-    stored = stored_thresholds(low, high, links.dtype)
-    run_threads(_kernel.directions, [(links, *stored, *slab, bits) for slab in slabs])
+    slabs = slabs_of(links.shape[1:], threads)
+    stored, checked = stored_thresholds(low, high, links.dtype), links.dtype == np.uint8
+    if not all(run_threads(_kernel.directions, [(links, *stored, *slab, checked, bits) for slab in slabs], threads)):
+        _refuse(links)
     flat, scratch = bits.reshape(-1), fragments.reshape(-1).view(np.int64)
-    ends = run_threads(_kernel.corners, [(bits, order, tiebreak != "index", *slab, scratch) for slab in slabs])
+    late = tiebreak != "index"
+    ends = run_threads(_kernel.corners, [(bits, order, late, *slab, scratch) for slab in slabs], threads)
     count = 0
     for (first, _), end in zip(slabs, ends):  # one queue of those of the slabs
         start = first * height * width
         scratch[count : count + end - start] = scratch[start:end]
         count += end - start
-    divide = _kernel.divide if tiebreak == "index" else _kernel.divide_overwriting
+    divide = _kernel.divide_overwriting if late else _kernel.divide
     divide(flat, steps, order, scratch, count)
-    _label(bits, slabs, scratch)
+    _label(bits, slabs, scratch, threads)
     return fragments
 
 
-def _label(bits: NDArray[np.uint8], slabs: list[tuple[int, int]], out: NDArray[np.int64]) -> None:
+def _label(bits: NDArray[np.uint8], slabs: list[tuple[int, int]], out: NDArray[np.int64], threads: int) -> None:
     """Write the basins: those of each slab, then, if there are several slabs, what goes on from one to the next."""
-    counts = run_threads(_kernel.basins, [(bits, *slab, out) for slab in slabs])
+    counts = run_threads(_kernel.basins, [(bits, *slab, out) for slab in slabs], threads)
     if len(slabs) == 1:
         return
     section = bits[0].size
@@ -121,7 +126,7 @@ def _label(bits: NDArray[np.uint8], slabs: list[tuple[int, int]], out: NDArray[n
         _kernel.borders(bits.reshape(-1), out, parents, parts[k][0], section, here[k - 1], here[k])
     lookup = np.zeros(parents.size, np.uint64)
     number(parents, lookup)
-    run_threads(_kernel.renumber, [(out, *part, h, lookup.view(np.int64)) for part, h in zip(parts, here)])
+    run_threads(_kernel.renumber, [(out, *part, h, lookup.view(np.int64)) for part, h in zip(parts, here)], threads)
 
 
 def check_affinities(
@@ -153,6 +158,16 @@ def check_affinities(
     >>> check_affinities(np.zeros((3, 1, 1, 2))).dtype
     dtype('float32')
     """
+    view = as_links(affinities, channels)
+    if view.dtype == np.float32:
+        flat = view.reshape(-1)
+        if any(run_threads(_kernel.outside_unit, [(flat[a:b],) for a, b in split(flat.size, threads)])):
+            _refuse(view)
+    return view
+
+
+def as_links(affinities: ArrayLike, channels: int = 3) -> NDArray[np.float32] | NDArray[np.uint8]:
+    """Return affinities as `check_affinities` does, before it looks at the values."""
     array = np.asarray(affinities)
     if array.ndim != 4 or array.shape[0] != channels:
         raise InputError(f"affinities must have shape ({channels}, z, y, x); got {array.shape}")
@@ -162,13 +177,33 @@ def check_affinities(
         array = array.astype(np.float32, copy=False)
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False  # so that kernels are compiled once for writeable and read-only inputs
-    if view.dtype == np.float32:
-        flat = view.reshape(-1)
-        parts = [(flat[first:last],) for first, last in split(flat.size, threads)]
-        if any(run_threads(_kernel.outside_unit, parts)):
-            smallest, largest = float(flat.min()), float(flat.max())
-            raise InputError(f"affinities must lie in [0, 1] without NaN; got {smallest:g} ... {largest:g}")
     return view
+
+
+def _refuse(links: NDArray[Any]) -> NoReturn:
+    raise InputError(
+        f"affinities must lie in [0, 1] without NaN; got {float(links.min()):g} ... {float(links.max()):g}"
+    )
+
+
+def slabs_of(shape: Sequence[int], threads: int) -> list[tuple[int, int]]:
+    """Cut a volume (z, y, x) into slabs of sections: one per thread, or more, so that each has less than 2**31 voxels.
+
+    Raises
+    ------
+    InputError
+        If one section has 2**31 voxels or more, or `threads` is below 1.
+
+    Examples
+    --------
+    >>> slabs_of((100, 512, 512), 2), len(slabs_of((4096, 4096, 4096), 2))
+    ([(0, 50), (50, 100)], 33)
+    """
+    depth, section = shape[0], math.prod(shape[1:])
+    if section > _MOST:
+        raise InputError(f"a section must have less than 2**31 voxels; got {section}")
+    most = _MOST // max(section, 1)
+    return split(depth, max(threads, -(-depth // most)) if threads > 0 else threads)
 
 
 def percentile_threshold(affinities: ArrayLike, q: float, *, bins: int = 10_000) -> float:

@@ -143,7 +143,7 @@ def _run_length(
         known = LabelArray(np.where(labels == CREMI_UNLABELLED, 0, labels), voxel_size, (z, y, x))
         skeletons, _ = kept_lines(known, Lines(), cache_folder() / "skeletons")
     else:
-        skeletons = read_skeletons(config.skeletons).skeletons
+        skeletons = read_skeletons(config.skeletons, voxel_size=voxel_size).skeletons
     nodes = nodes_of(skeletons)
     proposal = ComputedVolume(box.shape, np.uint64, lambda at: read(at.shift(box.start)).astype(np.uint64))
     proposal.metadata = Metadata(voxel_size=voxel_size, offset=(z, y, x))

@@ -94,10 +94,7 @@ def read_boundary(volume: Volume, box: Box) -> NDArray[np.uint8] | NDArray[np.fl
     InputError : the volume calls itself something else, or its values are not probabilities
     """
     known = volume.metadata
-    if len(volume.shape) != 3 or known.kind not in (None, "boundary"):
-        raise InputError(
-            f"{volume.uri} must be a boundary map (z, y, x); it is {known.kind or 'unnamed'} {volume.shape}"
-        )
+    check_boundary_volume(volume)
     if known.kind is None and volume.dtype == np.uint8:
         log.warning("%s does not say what it is; taken for a boundary map, 0 to 255 meaning 0 to 1", volume.uri)
     array = volume.read(box)
@@ -105,6 +102,19 @@ def read_boundary(volume: Volume, box: Box) -> NDArray[np.uint8] | NDArray[np.fl
         return array
     values: NDArray[np.float32] = array.astype(np.float32)
     return values if known.scale is None else (values * np.float32(known.scale)).clip(0, 1)
+
+
+def check_boundary_volume(volume: Volume) -> None:
+    """Check what can be checked without reading.
+
+    Raises
+    ------
+    InputError : it has channels, or calls itself something else
+    """
+    if len(volume.shape) != 3 or volume.metadata.kind not in (None, "boundary"):
+        raise InputError(
+            f"{volume.uri} must be a boundary map (z, y, x); it is {volume.metadata.kind or 'unnamed'} {volume.shape}"
+        )
 
 
 @contextmanager

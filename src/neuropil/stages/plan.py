@@ -1,4 +1,8 @@
-"""Show how a network runs on this machine: the fastest form of each layer, its time, its share of the peak.
+"""Tell what a pipeline will take, or how a network runs on this machine.
+
+Of a pipeline.toml with a table [run]: blocks, memory of a worker, time, disk, files of each step of `neuropil run`,
+measured on a small part of the data; what cannot fit is refused. Of a network: the fastest form of each layer, its
+time, its share of the peak.
 
 Layers are timed at the shapes of one output patch; what was measured is kept, so that a second call is instant. Of a
 U-Net one whole patch is timed, and the plan is that of a volume: patches, memory, time.
@@ -14,28 +18,36 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from neuropil.config import StageConfig, Triple, Views
-from neuropil.errors import InputError
+from neuropil.errors import ConfigError, InputError
 from neuropil.machine import Precision
 from neuropil.progress import duration
 from neuropil.stages import StageResult
+from neuropil.stages.run_config import Config as RunConfig
 
 if TYPE_CHECKING:
     from neuropil.networks.rsunet import RSUNet
     from neuropil.networks.tuning import Plan
 
 EXAMPLES = [
+    "neuropil plan pipeline.toml",
     "neuropil plan --weights vd2d3d-sstem --shape 1,256,256",
     "neuropil plan --weights runs/demo/model.safetensors --shape 1,256,256 --training --spacing 8",
     "neuropil plan --weights affinity-ssem --shape 100,1024,1024 --max-memory 4",
 ]
 POSITIONAL = ()
+TABLES = ("run",)
 
 
 class Config(StageConfig):
     """Fields of [plan]."""
 
-    weights: Path = Field(description="packaged model (`neuropil models`), or model file that `neuropil train` wrote")
-    shape: Triple = Field(description="output voxels of a pass, z,y,x; U-Nets: of a volume")
+    run: RunConfig | None = Field(
+        None, description="what `neuropil run` is told; it is planned where no weights are given"
+    )
+    weights: Path | None = Field(
+        None, description="packaged model (`neuropil models`), or model file that `neuropil train` wrote"
+    )
+    shape: Triple | None = Field(None, description="output voxels of a pass, z,y,x; U-Nets: of a volume")
     training: bool = Field(False, description="a training step instead of prediction")
     spacing: int = Field(1, gt=0, description="of the voxels learnt from; see train")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
@@ -46,7 +58,9 @@ class Config(StageConfig):
 
 
 def run(config: Config) -> StageResult:
-    """Plan each network of the model and print its table."""
+    """Plan the pipeline, or each network of the model, and print a table."""
+    if config.weights is None or config.shape is None:
+        return _pipeline(config)
     from neuropil.networks import checkpoint, planning, tuning
 
     if min(config.shape) < 1:
@@ -55,7 +69,7 @@ def run(config: Config) -> StageResult:
     device = checkpoint.pick_device(config.device)
     planning.warn_if_slow(device, config.precision)
     if model.unet is not None:
-        return _unet(config, model.unet.to(device), model.card, device)
+        return _unet(config, config.shape, model.unet.to(device), model.card, device)
     if config.patch or config.tta > 1 or config.max_memory:
         raise InputError(f"patch, tta and max_memory are for U-Nets; '{model.name}' predicts a boundary map")
     dtype = planning.dtype_of(model.chain[0].to(device), config.precision)
@@ -77,7 +91,16 @@ def run(config: Config) -> StageResult:
     return StageResult("\n".join(text), data)
 
 
-def _unet(config: Config, unet: RSUNet, card: dict[str, Any], device: Any) -> StageResult:
+def _pipeline(config: Config) -> StageResult:
+    """Plan a run, if the file says one."""
+    if config.run is None or config.weights is not None or config.shape is not None:
+        raise ConfigError("plan needs a pipeline.toml with a table [run], or --weights and --shape of a network")
+    from neuropil.stages.plan_pipeline import plan_pipeline
+
+    return plan_pipeline(config.run)
+
+
+def _unet(config: Config, shape: tuple[int, int, int], unet: RSUNet, card: dict[str, Any], device: Any) -> StageResult:
     """Say how a volume of the given shape is predicted, and time one patch."""
     from neuropil.networks import patch_plan, planning
     from neuropil.networks.patches import PatchGrid
@@ -85,16 +108,16 @@ def _unet(config: Config, unet: RSUNet, card: dict[str, Any], device: Any) -> St
     if config.training or config.spacing > 1:
         raise InputError(f"training and spacing are for boundary networks; '{unet.architecture.name}' is a U-Net")
     architecture = unet.architecture
-    grid = PatchGrid(config.shape, config.patch or patch_plan.default_patch(architecture, card))
+    grid = PatchGrid(shape, config.patch or patch_plan.default_patch(architecture, card))
     room = planning.device_memory(device, config.max_memory * 1e9 if config.max_memory else None)
     itemsize, channels = planning.dtype_of(unet, config.precision).itemsize, len(architecture.offsets)
     plan = patch_plan.plan_patches(
         architecture, grid, room, channels=channels, itemsize=itemsize, stored=1, views=config.tta
     )
     once = patch_plan.seconds_of_patch(unet, grid.patch, views=config.tta, precision=config.precision)
-    seconds, voxels = once * plan.passes, prod(config.shape)
+    seconds, voxels = once * plan.passes, prod(shape)
     text = [
-        f"{architecture.name}, volume of {config.shape}, {channels} affinities, {config.tta} views, on {device}",
+        f"{architecture.name}, volume of {shape}, {channels} affinities, {config.tta} views, on {device}",
         f"{plan.passes} patches of {grid.patch}, half overlapping, {once:.2f} s each",
         f"sums are kept for columns of {plan.column[0]}×{plan.column[1]}; memory at most {plan.memory / 1e9:.2f} GB",
         f"about {duration(seconds)}, {voxels / seconds / 1e3:.1f} kvoxel/s",

@@ -210,7 +210,7 @@ def _plan(config: Config, model: Any, volume: Volume) -> Plan:
     box = image_box(volume, config.sections)
     grid = patch_grid(config, model.unet, model.card, box) if model.unet else None
     if grid is None:
-        _check_chain(config, model, box)
+        check_chain(config, model, box)
     device = pick_device(config.device)
     planning.warn_if_slow(device, config.precision)
     for network in model.networks:
@@ -221,7 +221,7 @@ def _plan(config: Config, model: Any, volume: Volume) -> Plan:
     return Plan(box, statistics, hashlib.sha256(measured).hexdigest(), device, grid)
 
 
-def _check_chain(config: Config, model: Any, box: Box) -> None:
+def check_chain(config: Config, model: Any, box: Box) -> None:
     """Refuse a chain that cannot run alone, a volume too small for it, and options of U-Nets."""
     from neuropil.networks import inference
 
@@ -241,7 +241,7 @@ def _check_chain(config: Config, model: Any, box: Box) -> None:
         raise InputError(f"tile must be positive; got {config.tile}")
 
 
-def _tiles(config: Config, model: Any, plan: Plan, folder: Path) -> list[Any]:
+def tiles_of(config: Config, model: Any, plan: Plan, folder: Path) -> list[Any]:
     """Plan each network's tiles; those of unfinished work stay, so that its blocks and their rounding do.
 
     Raises
@@ -281,7 +281,7 @@ def _predict_chain(config: Config, model: Any, volume: Volume, plan: Plan, ledge
         return np.asarray(plan.statistics.apply(volume.read(part.shift(box.start)), part.slices[0]))
 
     sources: list[inference.Source] = [image]
-    for index, (network, tiles) in enumerate(zip(model.networks, _tiles(config, model, plan, ledger.folder))):
+    for index, (network, tiles) in enumerate(zip(model.networks, tiles_of(config, model, plan, ledger.folder))):
         name = f"{index + 1}-{network.architecture.name}"
         maps = scratch(ledger, name, shape, "float32")
         read = partial(inference.read_halo, network.architecture, tuple(sources), shape)

@@ -53,7 +53,7 @@ def patch_grid(config: Config, unet: RSUNet, card: dict[str, Any], box: Box) -> 
     z, y, x = box.shape
     grid = PatchGrid((z, y, x), config.patch or default_patch(unet.architecture, card), config.overlap)
     network_shape(unet.architecture, grid, config.views)
-    for channel in _channels(config, unet):
+    for channel in wanted_channels(config, unet):
         grid.totals(unet.architecture.offsets[channel])
     return grid
 
@@ -62,7 +62,7 @@ def predict_patches(config: Config, unet: RSUNet, volume: Volume, plan: Plan, gr
     """Predict what is not done yet; return the file (c, z, y, x) of values as they are stored."""
     from neuropil.networks.patches import PatchPredictor
 
-    name, box, channels = f"1-{unet.architecture.name}", plan.box, _channels(config, unet)
+    name, box, channels = f"1-{unet.architecture.name}", plan.box, wanted_channels(config, unet)
     columns = _plan_columns(config, unet, plan, grid, ledger.folder)
     made = scratch(ledger, name, (len(channels), *grid.shape), config.dtype)
 
@@ -84,7 +84,7 @@ def copy_result(config: Config, unet: RSUNet, made: Path, place: dict[str, Any])
     """Copy the finished affinities into the output, a block at a time; return their shape."""
     shape = np.load(made, mmap_mode="r").shape
     source = ComputedVolume(shape, config.dtype, lambda box: np.array(np.load(made, mmap_mode="r")[:, *box.slices]))
-    offsets = [unet.architecture.offsets[channel] for channel in _channels(config, unet)]
+    offsets = [unet.architecture.offsets[channel] for channel in wanted_channels(config, unet)]
     scale = 1 / 255 if config.dtype == "uint8" else None
     write_volume(
         config.output, source, kind="affinities", place=place, overwrite=config.overwrite, scale=scale, offsets=offsets
@@ -92,7 +92,7 @@ def copy_result(config: Config, unet: RSUNet, made: Path, place: dict[str, Any])
     return tuple(shape)
 
 
-def _channels(config: Config, unet: RSUNet) -> list[int]:
+def wanted_channels(config: Config, unet: RSUNet) -> list[int]:
     """Numbers of the channels that are wanted."""
     offsets = unet.architecture.offsets
     chosen = [c for c, offset in enumerate(offsets) if config.channels == "all" or sum(map(abs, offset)) == 1]
@@ -117,7 +117,7 @@ def _plan_columns(config: Config, unet: RSUNet, plan: Plan, grid: PatchGrid, fol
         return PatchPlan(tuple(kept["column"]), kept["passes"], kept["memory"])
     most = config.max_memory * 1e9 if config.max_memory else None
     columns = plan_patches(
-        unet.architecture, grid, device_memory(plan.device, most), channels=len(_channels(config, unet)),
+        unet.architecture, grid, device_memory(plan.device, most), channels=len(wanted_channels(config, unet)),
         itemsize=dtype_of(unet, config.precision).itemsize, stored=np.dtype(config.dtype).itemsize, views=config.views,
     )  # fmt: skip
     log.info(

@@ -78,10 +78,10 @@ def score_run_length(task: RunLengthTask) -> dict[str, Any]:
         raise ConfigError(f"merge_threshold must be one or more numbers >= 0; got {list(task.thresholds)}")
     if any(low >= high for low, high in itertools.pairwise(task.intervals_nm)):
         raise ConfigError(f"intervals must be ascending lengths in nm; got {list(task.intervals_nm)}")
-    skeletons, origin = _skeletons(task)
-    nodes = nodes_of(skeletons)
     with open_volume(task.segmentation) as volume:
         proposal = ThinnedVolume(volume, margin=task.margin, voxel_size=task.voxel_size)
+        skeletons, origin = _skeletons(task, proposal.metadata.voxel_size)
+        nodes = nodes_of(skeletons)
         segments = labels_at(proposal, nodes.positions_nm)
         size, inside = proposal.metadata.voxel_size, _masked(task, proposal)
     rows = []
@@ -135,10 +135,10 @@ def _numbers(row: dict[str, Any]) -> str:
     return f"{row['erl_um']:9.3f} {row['true_erl_um']:9.3f} {row['nerl']:6.3f} {sure:>13}{counts}{omitted}"
 
 
-def _skeletons(task: RunLengthTask) -> tuple[dict[int, Skeleton], dict[str, Any]]:
-    """Return the skeletons and where they are from."""
+def _skeletons(task: RunLengthTask, size: Sequence[float] | None) -> tuple[dict[int, Skeleton], dict[str, Any]]:
+    """Return the skeletons and where they are from; those in voxels have the voxel size of the segmentation."""
     if task.skeletons != "truth":
-        return read_skeletons(task.skeletons).skeletons, {"from": task.skeletons}
+        return read_skeletons(task.skeletons, voxel_size=size).skeletons, {"from": task.skeletons}
     if task.truth is None:
         raise ConfigError("evaluate --skeletons truth needs --truth, the labels to skeletonize")
     with open_volume(task.truth) as volume:

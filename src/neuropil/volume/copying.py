@@ -68,7 +68,7 @@ def copy_volume(
     OutputExists, StorageFull, VolumeError
     """
     target = parse_uri(uri)
-    refuse_data_uri(target)
+    check_target(target)
     part = _sections_box(source, sections)
     wanted = np.dtype(dtype or source.dtype)
     backend = backend_of(target)
@@ -76,12 +76,10 @@ def copy_volume(
         raise InputError(f"output {uri} is the input itself; give another name")
     if not overwrite and backend.exists(target):
         raise OutputExists(f"{uri} exists already; give --overwrite to replace it")
-    if hasattr(backend, "check_replaceable"):
-        backend.check_replaceable(target)
     _check_exact(source, part, wanted)
     if not target.remote:
         Path(target.path).absolute().parent.mkdir(parents=True, exist_ok=True)
-    staged = _staged(target)
+    staged = staged_place(target)
     shape = (*source.shape[:-3], *part.shape)
     try:
         volume: Volume = backend.create_volume(staged, shape=shape, dtype=wanted, metadata=metadata, chunk_shape=None)
@@ -90,11 +88,24 @@ def copy_volume(
             digests = list(_copy_blocks(source, part, volume, block_shape))
         if verify:
             _verify(backend, staged, block_shape, digests)
-        _publish(staged, target)
+        publish(staged, target)
     except BaseException:
         _discard(staged, target)
         raise
     return CopyReport(shape, wanted.name, len(digests), verify)
+
+
+def check_target(target: Location) -> None:
+    """Refuse a place that cannot be written to, or where writing would remove something else than one volume.
+
+    Raises
+    ------
+    InputError
+    """
+    refuse_data_uri(target)
+    backend = backend_of(target)
+    if hasattr(backend, "check_replaceable"):
+        backend.check_replaceable(target)
 
 
 def _copy_blocks(source: Volume, part: Box, volume: Volume, block_shape: tuple[int, ...]) -> Iterator[bytes]:
@@ -194,7 +205,7 @@ def _same(source: Volume, target: Location) -> bool:
     return same_path and (have.dataset == target.dataset or (not target.dataset and target.format != "hdf5"))
 
 
-def _staged(target: Location) -> Location:
+def staged_place(target: Location) -> Location:
     """Return where the output is built: the same format and URI, under a hidden name where it can be renamed."""
     if target.remote or target.format in ("tiff", "sections"):
         return target
@@ -205,7 +216,8 @@ def _staged(target: Location) -> Location:
     return replace(target, path=str(path.with_name(f".{path.name}.partial")))
 
 
-def _publish(staged: Location, target: Location) -> None:
+def publish(staged: Location, target: Location) -> None:
+    """Give what was built at `staged` the name of `target`, in place of what is there."""
     if staged == target:
         return
     if target.format == "hdf5" and staged.path == target.path:

@@ -1,10 +1,8 @@
-"""Skeletons in files: an npz of all, a folder with one SWC file each, one SWC file, or the graph of em_erl.
+"""Skeletons in files: an npz of all, a folder with one SWC file each, one SWC file, or what others keep them in.
 
 Our npz is a table of nodes: `skeletons` (uint64 n), `vertices_nm` (float64 n, 3; z, y, x), `radii_nm` (float64 n),
 `kinds` (uint8 n, as in SWC), `edges` (int64 m, 2; rows of the table), and `voxel_size` (float64 3, nm; of the labels,
-may be empty). In a folder the name of a file is the id, `17.swc`. em_erl, the program of the AxonEM challenge, keeps
-arrays without names: ids, lengths, nodes (number of the skeleton, z, y, x in nm), then the edges of each skeleton.
-Pickles are refused, since reading one runs what is in it.
+may be empty). In a folder the name of a file is the id, `17.swc`. Other programs' files are in `skeleton_foreign`.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ from neuropil.errors import InputError, OutputExists, VolumeError, VolumeNotFoun
 from neuropil.files import replacing, write_text
 from neuropil.skeletons.skeleton import Skeleton, nodes_of
 from neuropil.skeletons.swc import from_swc, to_swc
+from neuropil.volume.skeleton_foreign import NodeTable, from_em_erl, read_axonem, read_groups
 
 _ARRAYS = ("skeletons", "vertices_nm", "radii_nm", "kinds", "edges", "voxel_size")
 
@@ -34,13 +33,17 @@ class SkeletonFile:
     voxel_size: tuple[float, ...] | None = None
 
 
-def read_skeletons(path: Path | str, *, unit_nm: float | None = None) -> SkeletonFile:
+def read_skeletons(
+    path: Path | str, *, unit_nm: float | None = None, voxel_size: Sequence[float] | None = None
+) -> SkeletonFile:
     """Read skeletons.
 
     Parameters
     ----------
-    path : file.npz (ours or em_erl's), file.swc, or a folder of SWC files named by their ids
+    path : file.npz (ours or em_erl's), file.swc, a folder of SWC files named by their ids, file.h5 with a group per
+        skeleton, or the file.p of AxonEM
     unit_nm : of SWC files, see `from_swc`
+    voxel_size : (z, y, x), nm, of HDF5 files whose vertices are voxels
 
     Raises
     ------
@@ -60,9 +63,11 @@ def read_skeletons(path: Path | str, *, unit_nm: float | None = None) -> Skeleto
         return SkeletonFile({int(path.stem) if path.stem.isdecimal() else 1: _read_swc(path, unit_nm)})
     if path.suffix == ".npz":
         return _read_npz(path)
-    if path.suffix in (".pkl", ".pickle"):
-        raise InputError(f"{path} is a pickle, which runs code when it is read; save its skeletons as npz or SWC")
-    raise InputError(f"cannot tell the format of {path}; known are file.npz, file.swc and a folder of .swc files")
+    if path.suffix in (".h5", ".hdf5"):
+        return _of_table(read_groups(path, voxel_size), path)
+    if path.suffix in (".p", ".pkl", ".pickle"):
+        return _of_table(read_axonem(path), path)
+    raise InputError(f"cannot tell the format of {path}; known are .npz, .swc, .h5, .p and a folder of .swc files")
 
 
 def write_skeletons(
@@ -141,27 +146,20 @@ def _read_npz(path: Path) -> SkeletonFile:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise VolumeError(f"cannot read {path}: {str(error).splitlines()[0][:200]}") from None
-    voxel_size: tuple[float, ...] = ()
     if set(_ARRAYS) <= set(arrays):
         table = tuple(arrays[name] for name in ("skeletons", "vertices_nm", "edges", "radii_nm", "kinds"))
-        voxel_size = tuple(arrays["voxel_size"].tolist())
-    elif {"arr_0", "arr_1", "arr_2"} <= set(arrays):
-        table = _of_em_erl(arrays, path)
-    else:
+        return SkeletonFile(_taken_apart(table, path), tuple(arrays["voxel_size"].tolist()) or None)
+    foreign = from_em_erl(arrays, path)
+    if foreign is None:
         wanted = ", ".join(_ARRAYS)
         raise InputError(f"{path} must hold {wanted}, or the arrays of em_erl; it holds {', '.join(arrays)}")
-    return SkeletonFile(_taken_apart(table, path), voxel_size or None)
+    return _of_table(foreign, path)
 
 
-def _of_em_erl(arrays: dict[str, NDArray[Any]], path: Path) -> tuple[NDArray[Any], ...]:
-    """Return ids, positions, edges, radii and kinds of all nodes."""
-    ids, nodes = arrays["arr_0"], arrays["arr_2"]
-    if nodes.ndim != 2 or nodes.shape[1] != 4 or (nodes.size and nodes[:, 0].max() >= ids.size):
-        raise InputError(f"{path}: nodes must be (n, 4), number of the skeleton, z, y, x; got {nodes.shape}")
-    edges = [arrays[f"arr_{k}"][:, :2] for k in range(3, len(arrays)) if arrays[f"arr_{k}"].size]
-    owner, positions = nodes[:, 0].astype(np.int64), nodes[:, 1:].astype(np.float64)
-    joined = np.concatenate([np.empty((0, 2)), *edges]).astype(np.int64)
-    return ids[owner], positions, joined, np.zeros(len(nodes)), np.zeros(len(nodes), np.uint8)
+def _of_table(nodes: NodeTable, path: Path) -> SkeletonFile:
+    n = nodes.ids.size
+    table = nodes.ids, nodes.positions_nm, nodes.edges, np.zeros(n), np.zeros(n, np.uint8)
+    return SkeletonFile(_taken_apart(table, path), nodes.voxel_size)
 
 
 def _taken_apart(table: tuple[NDArray[Any], ...], path: Path) -> dict[int, Skeleton]:

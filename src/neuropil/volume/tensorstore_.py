@@ -26,20 +26,20 @@ from neuropil.volume.base import Entry, VolumeBase, choose_array, refuse_axes, s
 from neuropil.volume.metadata import Metadata, believe, from_json, to_json
 from neuropil.volume.uri import Location
 
-_DRIVERS = {"zarr3": "zarr3", "zarr2": "zarr", "n5": "n5", "precomputed": "neuroglancer_precomputed"}
+DRIVERS = {"zarr3": "zarr3", "zarr2": "zarr", "n5": "n5", "precomputed": "neuroglancer_precomputed"}
 _PROBES = {
     "zarr": ("zarr3", "zarr2"), "zarr2": ("zarr2",), "zarr3": ("zarr3",), "n5": ("n5",),
     "precomputed": ("precomputed",),
     "auto": ("zarr3", "zarr2", "n5", "precomputed"),
 }  # fmt: skip
 _RETRIES = {"max_retries": 3, "initial_delay": "100ms", "max_delay": "2s"}
-_CONTEXT = ts.Context(
+CONTEXT = ts.Context(
     {"http_request_retries": _RETRIES, "gcs_request_retries": _RETRIES, "s3_request_retries": _RETRIES}
 )
 
 
 @dataclass(frozen=True)
-class _Node:
+class Node:
     """An array or group found in a store."""
 
     kind: str
@@ -67,20 +67,20 @@ class TensorStoreVolume(VolumeBase):
 def open_volume(location: Location, *, writable: bool = False) -> TensorStoreVolume:
     """Open an array, the finest level of an OME group, or the only array of a container."""
     with storage_errors(location.uri, "open"):
-        root = _root(location)
-        node, dataset = _probe(root, location.format, location.dataset), location.dataset
+        root = root_of(location)
+        node, dataset = probe(root, location.format, location.dataset), location.dataset
         level: ome.Level | None = None
         if node is not None and not node.is_array and ome.levels(node.attributes):
             level = ome.levels(node.attributes)[0]
-            dataset = _join(dataset, level.path)
+            dataset = joined(dataset, level.path)
         elif node is None or not node.is_array:
             dataset = _only_array(location, node)
-        group, node = node, _probe(root, location.format, dataset)
+        group, node = node, probe(root, location.format, dataset)
         if node is None or not node.is_array:
             raise VolumeError(f"{location.uri} is damaged: its metadata name the array '{dataset}', which is not there")
         level, own = _around(root, location, dataset, level, group, node)
-        spec = {"driver": _DRIVERS[node.kind], "kvstore": _spec(location, dataset)}
-        store = ts.open(spec, open=True, read=True, write=writable, context=_CONTEXT).result()
+        spec = {"driver": DRIVERS[node.kind], "kvstore": kvstore_of(location, dataset)}
+        store = ts.open(spec, open=True, read=True, write=writable, context=CONTEXT).result()
         return _turned(location.uri, store, node, level, own, writable)
 
 
@@ -97,19 +97,19 @@ def create_volume(
     array = tensorstore_specs.array_spec(made, location, shape, dtype, metadata, chunk_shape)
     with storage_errors(location.uri, "create"):
         _clear(location)
-        root = _root(location)
+        root = root_of(location)
         dataset = location.dataset
         if made in ("zarr2", "zarr3"):
             _write_groups(root, made, dataset, metadata)
             if not dataset:
                 dataset = "0"
             elif made == "zarr2":
-                _put(root, _join(dataset, ".zattrs"), ome.array_attributes(metadata))
+                put_json(root, joined(dataset, ".zattrs"), ome.array_attributes(metadata))
         elif made == "n5" and dataset:
-            _put(root, "attributes.json", {"n5": "4.0.0"})
-        ts.open({**array, "kvstore": _spec(location, dataset)}, create=True, context=_CONTEXT).result()
+            put_json(root, "attributes.json", {"n5": "4.0.0"})
+        ts.open({**array, "kvstore": kvstore_of(location, dataset)}, create=True, context=CONTEXT).result()
         if made == "precomputed":
-            _put(root, "neuropil.json", to_json(metadata))
+            put_json(root, "neuropil.json", to_json(metadata))
         return open_volume(location, writable=True)
 
 
@@ -119,31 +119,31 @@ def exists(location: Location) -> bool:
         path = os.path.join(location.path, location.dataset)
         return os.path.isfile(path) or (os.path.isdir(path) and bool(os.listdir(path)))
     with storage_errors(location.uri, "open"):
-        return _probe(_root(location), location.format, location.dataset) is not None
+        return probe(root_of(location), location.format, location.dataset) is not None
 
 
 def list_arrays(location: Location) -> list[Entry]:
     """Return the arrays of a local container; an OME group counts as one array."""
     if location.remote or location.format == "precomputed":
         return []
-    root, entries = _root(location), []
+    root, entries = root_of(location), []
     for folder, inner, _ in os.walk(location.path):
         name = os.path.relpath(folder, location.path).replace(os.sep, "/").removeprefix(".").strip("/")
-        node = _probe(root, location.format, name)
+        node = probe(root, location.format, name)
         scales = ome.levels(node.attributes) if node is not None and not node.is_array else []
         if node is not None and (node.is_array or scales):
             inner.clear()
-            path = _join(name, scales[0].path) if scales else name
-            spec = {"driver": _DRIVERS[node.kind], "kvstore": _spec(location, path)}
-            store = ts.open(spec, open=True, read=True, context=_CONTEXT).result()
+            path = joined(name, scales[0].path) if scales else name
+            spec = {"driver": DRIVERS[node.kind], "kvstore": kvstore_of(location, path)}
+            store = ts.open(spec, open=True, read=True, context=CONTEXT).result()
             shape = store.shape[::-1] if node.kind == "n5" else store.shape
             if store.rank in (3, 4) or scales:
                 entries.append(Entry(name, tuple(shape), store.dtype.name))
     return sorted(entries, key=lambda entry: entry.name)
 
 
-def _spec(location: Location, dataset: str = "") -> dict[str, Any]:
-    path = _join(location.path, dataset) + "/"
+def kvstore_of(location: Location, dataset: str = "") -> dict[str, Any]:
+    path = joined(location.path, dataset) + "/"
     scheme, _, rest = path.partition("://")
     if not location.remote:
         return {"driver": "file", "path": os.path.abspath(path) + "/"}
@@ -153,17 +153,17 @@ def _spec(location: Location, dataset: str = "") -> dict[str, Any]:
     return {"driver": {"gs": "gcs", "s3": "s3"}[scheme], "bucket": bucket, "path": inner}
 
 
-def _root(location: Location) -> Any:
+def root_of(location: Location) -> Any:
     if not location.remote and os.path.isfile(location.path):
         raise VolumeError(f"{location.path} is a file where a folder (zarr, n5 or precomputed) was expected")
-    return ts.KvStore.open(_spec(location), context=_CONTEXT).result()
+    return ts.KvStore.open(kvstore_of(location), context=CONTEXT).result()
 
 
-def _join(*parts: str) -> str:
+def joined(*parts: str) -> str:
     return "/".join(part.rstrip("/") for part in parts if part)
 
 
-def _get(root: Any, key: str) -> dict[str, Any] | None:
+def get_json(root: Any, key: str) -> dict[str, Any] | None:
     found = root.read(key).result()
     if found.state != "value":
         return None
@@ -174,29 +174,29 @@ def _get(root: Any, key: str) -> dict[str, Any] | None:
     return data if isinstance(data, dict) else None
 
 
-def _put(root: Any, key: str, data: Mapping[str, Any]) -> None:
+def put_json(root: Any, key: str, data: Mapping[str, Any]) -> None:
     root.write(key, json.dumps(data, indent=1).encode()).result()
 
 
-def _probe(root: Any, kind: str, dataset: str) -> _Node | None:
+def probe(root: Any, kind: str, dataset: str) -> Node | None:
     """Return what lies at `dataset`, or None."""
     for one in _PROBES[kind]:
-        if one == "zarr3" and (data := _get(root, _join(dataset, "zarr.json"))):
-            return _Node(one, data.get("node_type") == "array", data.get("attributes") or {})
+        if one == "zarr3" and (data := get_json(root, joined(dataset, "zarr.json"))):
+            return Node(one, data.get("node_type") == "array", data.get("attributes") or {})
         if one == "zarr2":
-            attributes = _get(root, _join(dataset, ".zattrs"))
-            if _get(root, _join(dataset, ".zarray")):
-                return _Node(one, True, attributes or {})
-            if attributes or _get(root, _join(dataset, ".zgroup")):
-                return _Node(one, False, attributes or {})
-        if one == "n5" and (data := _get(root, _join(dataset, "attributes.json"))):
-            return _Node(one, "dimensions" in data and "dataType" in data, data)
-        if one == "precomputed" and (data := _get(root, _join(dataset, "info"))) and "scales" in data:
-            return _Node(one, True, data)
+            attributes = get_json(root, joined(dataset, ".zattrs"))
+            if get_json(root, joined(dataset, ".zarray")):
+                return Node(one, True, attributes or {})
+            if attributes or get_json(root, joined(dataset, ".zgroup")):
+                return Node(one, False, attributes or {})
+        if one == "n5" and (data := get_json(root, joined(dataset, "attributes.json"))):
+            return Node(one, "dimensions" in data and "dataType" in data, data)
+        if one == "precomputed" and (data := get_json(root, joined(dataset, "info"))) and "scales" in data:
+            return Node(one, True, data)
     return None
 
 
-def _only_array(location: Location, node: _Node | None) -> str:
+def _only_array(location: Location, node: Node | None) -> str:
     """Return the one array of a container, or raise with the list of what is there."""
     if location.remote:
         if node is None:
@@ -210,27 +210,27 @@ def _only_array(location: Location, node: _Node | None) -> str:
     if node is not None and location.dataset:
         # A group was named: choose among the arrays in it.
         entries = [entry for entry in entries if entry.name.startswith(location.dataset + "/")]
-        return _finest(location, choose_array(_join(location.path, location.dataset), "", entries, "array"))
+        return _finest(location, choose_array(joined(location.path, location.dataset), "", entries, "array"))
     return _finest(location, choose_array(location.path, location.dataset, entries, "array"))
 
 
 def _finest(location: Location, name: str) -> str:
-    node = _probe(_root(location), location.format, name)
+    node = probe(root_of(location), location.format, name)
     scales = ome.levels(node.attributes) if node is not None and not node.is_array else []
-    return _join(name, scales[0].path) if scales else name
+    return joined(name, scales[0].path) if scales else name
 
 
 def _around(
-    root: Any, location: Location, dataset: str, level: ome.Level | None, group: _Node | None, node: _Node
+    root: Any, location: Location, dataset: str, level: ome.Level | None, group: Node | None, node: Node
 ) -> tuple[ome.Level | None, dict[str, tuple[Any, str]]]:
     """Return the OME level of the array, if it is one, and our own record, from the array or the group above it."""
     parent, _, name = dataset.rpartition("/")
     if level is None and dataset and node.kind in ("zarr2", "zarr3"):
-        group = _probe(root, location.format, parent)
+        group = probe(root, location.format, parent)
         scales = ome.levels(group.attributes) if group is not None and not group.is_array else []
         level = next((one for one in scales if one.path.strip("/") == name), None)
     if node.kind == "precomputed":
-        return None, from_json(_get(root, "neuropil.json"), "'neuropil.json'")
+        return None, from_json(get_json(root, "neuropil.json"), "'neuropil.json'")
     own = from_json(node.attributes.get("neuropil"), "array attribute 'neuropil'")
     if level is not None and group is not None:
         own = {**from_json(group.attributes.get("neuropil"), "group attribute 'neuropil'"), **own}
@@ -238,7 +238,7 @@ def _around(
 
 
 def _turned(
-    uri: str, store: Any, node: _Node, level: ome.Level | None, own: Mapping[str, tuple[Any, str]], writable: bool
+    uri: str, store: Any, node: Node, level: ome.Level | None, own: Mapping[str, tuple[Any, str]], writable: bool
 ) -> TensorStoreVolume:
     """Return the volume with axes (c,) z, y, x and its beliefs."""
     names, why = _axis_names(uri, store, node, level)
@@ -272,7 +272,7 @@ def _turned(
     return TensorStoreVolume(uri, store, believe(store.rank, own, beliefs, {"axes": (axes, why)}), writable)
 
 
-def _axis_names(uri: str, store: Any, node: _Node, level: ome.Level | None) -> tuple[tuple[str, ...], str]:
+def _axis_names(uri: str, store: Any, node: Node, level: ome.Level | None) -> tuple[tuple[str, ...], str]:
     """Return the names of the axes as tensorstore presents them, and why they are believed."""
     if node.kind == "precomputed":
         return ("x", "y", "z", "c"), "precomputed is always x, y, z, channel; turned to z, y, x"
@@ -298,7 +298,7 @@ def check_replaceable(location: Location) -> None:
         return
     if not os.path.isdir(path):
         raise InputError(f"{path} is a file where {location.format} needs a folder; remove it or choose another name")
-    if os.listdir(path) and _probe(_root(location), location.format, location.dataset) is None:
+    if os.listdir(path) and probe(root_of(location), location.format, location.dataset) is None:
         raise InputError(f"{path} is a folder of something else and is not replaced; remove it or choose another name")
     others = [entry.name for entry in list_arrays(location) if _below(entry.name, location.dataset)]
     if others:
@@ -315,7 +315,7 @@ def _below(name: str, dataset: str) -> bool:
 def _clear(location: Location) -> None:
     """Remove what is to be replaced."""
     if location.remote:
-        _root(location).delete_range(ts.KvStore.KeyRange(*_prefix_range(location.dataset))).result()
+        root_of(location).delete_range(ts.KvStore.KeyRange(*_prefix_range(location.dataset))).result()
         return
     check_replaceable(location)
     shutil.rmtree(os.path.join(location.path, location.dataset), ignore_errors=True)
@@ -330,16 +330,16 @@ def _write_groups(root: Any, kind: str, dataset: str, metadata: Metadata) -> Non
     if not dataset:
         if kind == "zarr3":
             attributes = ome.multiscales(metadata, "0.5")
-            _put(root, "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
+            put_json(root, "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
         else:
-            _put(root, ".zgroup", {"zarr_format": 2})
-            _put(root, ".zattrs", ome.multiscales(metadata, "0.4"))
+            put_json(root, ".zgroup", {"zarr_format": 2})
+            put_json(root, ".zattrs", ome.multiscales(metadata, "0.4"))
         return
     parts = dataset.split("/")[:-1]
     for depth in range(len(parts) + 1):
         above = "/".join(parts[:depth])
-        if _probe(root, kind, above) is None:
+        if probe(root, kind, above) is None:
             key, group = ("zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": {}})
             if kind == "zarr2":
                 key, group = ".zgroup", {"zarr_format": 2}
-            _put(root, _join(above, key), group)
+            put_json(root, joined(above, key), group)

@@ -91,7 +91,11 @@ def open_volume(uri: str | os.PathLike[str], *, writable: bool = False) -> Volum
     ...     volume.metadata.voxel_size, volume.read(Box((1, 0, 0), (2, 1, 4))).tolist()
     ((40.0, 4.0, 4.0), [[[12, 13, 14, 15]]])
     """
-    location = parse_uri(uri)
+    return open_location(parse_uri(uri), writable=writable)
+
+
+def open_location(location: Location, *, writable: bool = False) -> Volume:
+    """Open a volume whose place and format are known already; as `open_volume`."""
     volume: Volume = backend_of(location).open_volume(location, writable=writable)
     return volume
 

@@ -1,0 +1,268 @@
+"""What `neuropil run` will take, told beforehand: blocks, memory, time, disk; and what cannot be is refused.
+
+Nothing of it is guessed from formulas. A small part from the middle of the user's own data goes through the whole
+pipeline twice, in smaller blocks of two sizes, in a worker like those of the run; from these two every figure is
+carried on to blocks of the wanted size. Memory of a step is a constant and so much per voxel; steps that climb go by
+the surface of their boxes, since what lies inside is settled. Time per voxel is a constant and a part for surfaces.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, prod
+from pathlib import Path
+from typing import Any
+
+from neuropil.errors import InputError
+from neuropil.geometry import Box
+from neuropil.machine import available_memory
+from neuropil.progress import duration
+from neuropil.stages import StageResult
+from neuropil.stages.common import sidecar
+from neuropil.stages.run import check, execute, part_of
+from neuropil.stages.run_config import Config
+from neuropil.stages.run_files import chunk_of
+from neuropil.stages.run_pool import SHARE, pool_of, workers_of
+from neuropil.volume.uri import parse_uri
+
+CLIMBING = ("plateaus", "join", "linkage", "agglomeration")
+"""Steps that have levels."""
+UNEVEN = 0.25
+"""Parts of a volume differ from its middle by about so much."""
+SEEN = (32, 192, 192)
+"""Voxels z, y, x that a network is tried on at least, for it sees about so much at once."""
+LOST = 0.7
+"""Share of their speed that several workers keep at least, for they share memory and disk."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a part of the data cost, in blocks of one size.
+
+    Attributes
+    ----------
+    block, shape : voxels z, y, x
+    seconds, peaks : per step: in all; bytes of the worst block
+    largest : voxels of the largest box, per step
+    scratch, output : bytes of the work folder, and of what is handed over
+    files, output_files : in the work folder but for chunks of volumes; of what is handed over
+    """
+
+    block: tuple[int, ...]
+    shape: tuple[int, ...]
+    seconds: dict[str, float]
+    peaks: dict[str, float]
+    largest: dict[str, int]
+    scratch: int
+    output: int
+    files: int
+    output_files: int
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """One step of the run: boxes, bytes of a worker, seconds on all workers, least and most."""
+
+    name: str
+    boxes: int
+    memory: float
+    seconds: tuple[float, float]
+
+
+def plan_pipeline(config: Config) -> StageResult:
+    """Try, carry on, tell; refuse what does not fit.
+
+    Raises
+    ------
+    InputError : too little memory or disk, too many files
+    """
+    check(config)
+    box, _ = part_of(config)
+    small, large = (_trial(config, box, cut) for cut in (4, 2))
+    workers, room = workers_of(config)
+    steps = plan_steps(small, large, config.block, box.shape, workers)
+    voxels, tried = box.size, prod(large.shape)
+    data = {
+        "steps": [vars(step) for step in steps],
+        "workers": workers,
+        "memory": max(step.memory for step in steps),
+        "seconds": [sum(step.seconds[k] for step in steps) for k in (0, 1)],
+        "scratch_bytes": round(large.scratch / tried * voxels),
+        "output_bytes": round(large.output / tried * voxels),
+        "files": _files(config, large, box.shape),
+        "output_files": ceil(large.output_files / tried * voxels),
+    }
+    refuse_what_does_not_fit(config, data, room)
+    return StageResult("\n".join(_lines(config, box, data, steps)), data)
+
+
+def _files(config: Config, trial: Trial, shape: Sequence[int]) -> int:
+    """Return how many files there will be in the work folder: some for each block, and chunks of volumes."""
+    block = tuple(map(min, config.block, shape))
+    blocks, tried = (prod(ceil(n / b) for n, b in zip(*pair)) for pair in ((shape, block), (trial.shape, trial.block)))
+    chunks = prod(ceil(n / c) for n, c in zip(shape, chunk_of(block)))
+    return ceil(trial.files / tried * blocks) + chunks + (0 if config.weights is None else blocks)
+
+
+def plan_steps(small: Trial, large: Trial, block: Sequence[int], shape: Sequence[int], workers: int) -> list[StepPlan]:
+    """Carry two trials on to a run.
+
+    Parameters
+    ----------
+    small, large : trials in blocks of two sizes
+    block, shape : voxels z, y, x of a block of the run, and of the volume
+    workers : how many there will be
+    """
+    block = tuple(map(min, block, shape))
+    steps, voxels = [], prod(shape)
+    top = max(ceil(n / b) for n, b in zip(shape, block)) - 1
+    for name in large.seconds:
+        base, number = _parted(name)
+        climbing = base in CLIMBING and number > 0
+        boxes = [(name, block, number)]
+        if climbing and number == 1:
+            boxes = [(f"{base} {k}", block, k) for k in range(1, top.bit_length() + 1)]
+        elif climbing:
+            continue
+        for label, size, level in boxes:
+            extent = [min(n << level, end) for n, end in zip(size, shape)] if climbing else list(size)
+            count = prod(ceil(n / e) for n, e in zip(shape, extent))
+            memory = _carried(small, large, name, prod(extent), climbing)
+            low, high = _per_voxel(small, large, name, prod(block))
+            share = 0.5 ** (level - 1) if climbing else 1.0  # half the surface a level up
+            at_once = min(workers, count)
+            busy = at_once * (LOST if at_once > 1 else 1)
+            steps.append(StepPlan(label, count, memory, (low * share * voxels / at_once, high * share * voxels / busy)))
+    return steps
+
+
+def _parted(name: str) -> tuple[str, int]:
+    """Return a step's name without its number, and that, 0 if there is none."""
+    match = re.fullmatch(r"(.*) (\d+)", name)
+    return (match[1], int(match[2])) if match else (name, 0)
+
+
+def _carried(small: Trial, large: Trial, name: str, voxels: int, climbing: bool) -> float:
+    """Return the bytes of a worker for a box of so many voxels."""
+    power = 2 / 3 if climbing else 1.0
+    a, b = (trial.largest.get(name, 1) ** power for trial in (small, large))
+    low, high = (trial.peaks.get(name, 0.0) for trial in (small, large))
+    slope = max(0.0, (high - low) / (b - a)) if b != a and low else 0.0
+    return float(high + slope * max(0.0, voxels**power - b))
+
+
+def _per_voxel(small: Trial, large: Trial, name: str, voxels: int) -> tuple[float, float]:
+    """Return seconds per voxel, least and most: with surfaces and without, and more or less by how parts differ."""
+    rates = [trial.seconds.get(name, 0.0) / prod(trial.shape) for trial in (small, large)]
+    lengths = [prod(trial.block) ** (1 / 3) for trial in (small, large)]
+    limit = (rates[1] * lengths[1] - rates[0] * lengths[0]) / (lengths[1] - lengths[0])
+    surface = (rates[0] - rates[1]) / (1 / lengths[0] - 1 / lengths[1])
+    carried = max(limit + surface / voxels ** (1 / 3), rates[1] / 3)
+    low, high = sorted((carried, rates[1]))
+    return low * (1 - UNEVEN), high * (1 + UNEVEN)
+
+
+def _trial(config: Config, box: Box, cut: int) -> Trial:
+    """Run a part from the middle, in blocks that are `cut` times shorter along each axis."""
+    block = tuple(max(1, min(n, end) // cut) for n, end in zip(config.block, box.shape))
+    least = (1, 1, 1) if config.weights is None else SEEN
+    wanted = [max(n // 4 * 4 // k, m) for n, k, m in zip(config.block, (1, 2, 2), least)]
+    shape = tuple(min(max(1, n), end) for n, end in zip(wanted, box.shape))
+    start = [a + (end - n) // 2 for a, end, n in zip(box.start, box.shape, shape)]
+    ranges = tuple((a, a + n) for a, n in zip(start, shape))
+    with tempfile.TemporaryDirectory(prefix=".plan-", dir=_folder(config)) as name:
+        # What has to end in another format costs about what zarr does.
+        output, kept = f"{name}/output.zarr", None if config.prediction is None else f"{name}/prediction.zarr"
+        change = {"output": output, "prediction": kept, "box": ranges, "block": block, "cluster": None}
+        tried = config.model_copy(update=change | {"scheduler": None, "workers": 1, "worker_memory": None})
+        _, ledger = execute(tried, pool_of(tried))
+        entries = [json.loads(line) for line in (ledger.folder / "done.jsonl").read_text().splitlines()]
+        scratch, files = _on_disk(ledger.folder)
+        files -= sum(_on_disk(volume)[1] for volume in ledger.folder.glob("*.zarr"))
+        outputs = [_on_disk(Path(one)) for one in (output, kept) if one is not None]
+    seconds: dict[str, float] = {}
+    peaks: dict[str, float] = {}
+    largest: dict[str, int] = {}
+    for entry in entries:
+        step, size = entry["step"], prod(b - a for a, b in zip(entry["start"], entry["stop"]))
+        seconds[step] = seconds.get(step, 0) + entry["seconds"]
+        peaks[step] = max(peaks.get(step, 0), entry.get("peak_mb", 0) * 1e6)
+        largest[step] = max(largest.get(step, 0), size)
+    return Trial(
+        block, shape, seconds, peaks, largest, scratch, sum(size for size, _ in outputs), files,
+        sum(count for _, count in outputs),
+    )  # fmt: skip
+
+
+def _on_disk(folder: Path) -> tuple[int, int]:
+    """Return bytes and number of the files below a folder."""
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return sum(sizes), len(sizes)
+
+
+def _folder(config: Config) -> Path:
+    """Return the folder, which exists, that the output and the work folder will be in."""
+    folder = sidecar(config.output, "unfinished").absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def refuse_what_does_not_fit(config: Config, data: dict[str, Any], room: float) -> None:
+    """Compare with what there is.
+
+    Parameters
+    ----------
+    config : of the run
+    data : of the plan
+    room : bytes that a worker may take
+
+    Raises
+    ------
+    InputError : names what is too little, and what to turn
+    """
+    need, workers = data["memory"], data["workers"]
+    if need > room:
+        here = config.cluster is None and config.scheduler is None
+        fewer = int(SHARE * available_memory() // need) if here and config.worker_memory is None else 0
+        turn = f"--workers {fewer}" if fewer else "a smaller --block, or more memory for each worker"
+        raise InputError(
+            f"a worker would need {need / 1e9:.2f} GB and may take {room / 1e9:.2f} GB ({workers} workers); give {turn}"
+        )
+    disk = os.statvfs(_folder(config))
+    wanted = data["scratch_bytes"] + (0 if parse_uri(config.output).remote else data["output_bytes"])
+    free = disk.f_bavail * disk.f_frsize
+    if wanted > free:
+        raise InputError(
+            f"the run would write {wanted / 1e9:.1f} GB beside {config.output}, where {free / 1e9:.1f} GB are free;"
+            " give an --output on a larger disk, or run --box after --box"
+        )
+    files = data["files"] + data["output_files"]
+    if disk.f_files and files > disk.f_favail:
+        raise InputError(
+            f"the run would write {files} files beside {config.output}, where {disk.f_favail} more can be;"
+            " give a larger --block, or an --output on another disk"
+        )
+
+
+def _lines(config: Config, box: Box, data: dict[str, Any], steps: Sequence[StepPlan]) -> list[str]:
+    """Say it as a table."""
+    block, workers = tuple(map(min, config.block, box.shape)), data["workers"]
+    lines = [f"{config.input}: {box.shape}, blocks of {block}, {workers} workers", ""]
+    lines.append(f"{'step':20} {'blocks':>8} {'GB a worker':>12} {'time':>20}")
+    for step in steps:
+        low, high = map(duration, step.seconds)
+        lines.append(f"{step.name:20} {step.boxes:8} {step.memory / 1e9:12.2f} {low + ' to ' + high:>20}")
+    low, high = map(duration, data["seconds"])
+    return [
+        *lines,
+        f"{'in all':20} {'':8} {data['memory'] / 1e9:12.2f} {low + ' to ' + high:>20}",
+        "",
+        f"on the way {data['scratch_bytes'] / 1e9:.2f} GB in about {data['files']} files;"
+        f" output {data['output_bytes'] / 1e9:.2f} GB in about {data['output_files']}",
+    ]

@@ -1,0 +1,175 @@
+"""The work folder of `neuropil run`: which box is whose, where a step keeps what it knows of it, and names of ids.
+
+Every file is written under its final name only when it is whole, and depends on its inputs alone; so a block may be
+done twice, or by another machine, and nothing changes. What is renamed is never voxels, only lists: a step writes, for
+each box of each level, a table of what it calls some ids from there on, and `called` follows these tables upwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuropil.files import replacing
+from neuropil.geometry import Box, grid
+from neuropil.segmentation.linkage import ConstantSize
+from neuropil.segmentation.pairs import find_ids
+from neuropil.stages.run_source import LinkSource
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all blocks of a run have in common; data only, so that it travels to any worker.
+
+    Attributes
+    ----------
+    source : of the links
+    work : folder of all that is made on the way
+    output : URI of the segmentation that blocks are written to
+    shape, block : voxels z, y, x of the volume and of a block
+    unit : steps of affinity in which sums are kept, 255 or 2**24
+    low, high, size, size_threshold, dust : thresholds, as `neuropil segment` has them
+    mask : URI or None; voxels where it is not 0 in more than `bridge` sections on end have no links
+    mask_origin : voxel z, y, x of it where the volume begins
+    """
+
+    source: LinkSource
+    work: Path
+    output: str
+    shape: tuple[int, int, int]
+    block: tuple[int, int, int]
+    unit: int
+    low: float
+    high: float
+    size: float
+    size_threshold: float
+    dust: float
+    mask: str | None
+    mask_origin: tuple[int, ...]
+    bridge: int
+
+    @property
+    def whole(self) -> Box:
+        """The whole volume."""
+        return Box.of_shape(self.shape)
+
+    @property
+    def size_rule(self) -> ConstantSize:
+        """Up to which size fragments are merged; the threshold is a step too, where links were rounded to steps."""
+        fine = self.unit > 255
+        threshold = round(self.size_threshold * self.unit) / self.unit if fine else self.size_threshold
+        return ConstantSize(self.size, threshold)
+
+    @property
+    def top(self) -> int:
+        """The level whose only box is the volume."""
+        level = 0
+        while any(n << level < extent for n, extent in zip(self.block, self.shape)):
+            level += 1
+        return level
+
+    def boxes(self, level: int) -> list[Box]:
+        """Return the boxes of 2**level blocks along every axis that cover the volume; level 0 is the blocks."""
+        return list(grid(self.whole, tuple(n << level for n in self.block)))
+
+    def parts(self, box: Box, level: int) -> list[Box]:
+        """Return the boxes one level below that a box of a level is made of."""
+        return list(grid(box, tuple(n << (level - 1) for n in self.block)))
+
+    def above(self, box: Box, level: int) -> Box:
+        """Return the box of a level that a box is part of."""
+        start = tuple(a // (n << level) * (n << level) for a, n in zip(box.start, self.block))
+        return Box(start, tuple(min(a + (n << level), end) for a, n, end in zip(start, self.block, self.shape)))
+
+    def in_front(self, box: Box, axis: int) -> Box:
+        """Return the block before a block along an axis."""
+        return self.above(box.shift([-self.block[axis] if k == axis else 0 for k in range(3)]), 0)
+
+    def file(self, step: str, box: Box) -> Path:
+        """Where a step keeps what it knows of a box."""
+        return self.work / step / f"{'_'.join(map(str, (*box.start, *box.shape)))}.npz"
+
+    def array(self, name: str, box: Box) -> Path:
+        """Where an array of a box is kept."""
+        return self.file(name, box).with_suffix(".npy")
+
+    def table(self, name: str) -> Path:
+        """Where a table of the whole volume is."""
+        return self.work / f"{name}.npy"
+
+
+def called(job: Job, step: str, box: Box, ids: NDArray[np.uint64], *, below: int | None = None) -> NDArray[np.uint64]:
+    """Return what ids of a block are called after a step, or as far as the levels `below` one of its levels know."""
+    for level in range(job.top + 1 if below is None else below):
+        ids = rename(ids, job.array(f"{step}_names", job.above(box, level)))
+    return ids
+
+
+def rename(ids: NDArray[np.uint64], table: Path) -> NDArray[np.uint64]:
+    """Replace ids by what a table, (2, n) with ascending ids, says; others stay."""
+    known = np.load(table, mmap_mode="r")
+    if known.shape[1] == 0:
+        return ids
+    at = find_ids(known[0], ids)
+    there = at < known.shape[1]
+    names = ids.copy()
+    names[there] = known[1][at[there]]
+    return names
+
+
+def save(path: Path, arrays: Arrays) -> None:
+    """Write arrays into one file that is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # names of arrays, no option
+
+
+def load(path: Path, names: Iterable[str] | None = None) -> Arrays:
+    """Read some arrays of a file, or all."""
+    with np.load(path) as file:
+        return {name: file[name] for name in (file.files if names is None else names)}
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write one array into a file, from which parts can be read, that is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part, part.open("wb") as file:
+        np.save(file, array)
+
+
+def save_table(path: Path, old: NDArray[np.uint64], new: NDArray[np.uint64]) -> None:
+    """Write a table for `rename`, of what changes."""
+    changed = np.flatnonzero(old != new)
+    order = changed[np.argsort(old[changed])]
+    save_array(path, np.stack([old[order], new[order]]))
+
+
+def save_shelves(path: Path, values: NDArray[Any], shelves: NDArray[np.intp], number: int) -> None:
+    """Write whole numbers so that those of each of `number` shelves can be read by themselves, in the order given."""
+    order = np.argsort(shelves, kind="stable")
+    ends = np.cumsum(np.bincount(shelves, minlength=number))
+    save_array(path, np.concatenate([ends, values[order]]).astype(np.int64))
+
+
+def load_shelf(path: Path, shelf: int, number: int) -> NDArray[np.int64]:
+    """Read what `save_shelves` wrote for one shelf."""
+    known = np.load(path, mmap_mode="r")
+    start = known[shelf - 1] if shelf else 0
+    return np.array(known[number + start : number + known[shelf]])
+
+
+def chunk_of(block: Sequence[int], most: int = 64) -> tuple[int, int, int]:
+    """Return chunks that blocks are made of, as large as can be up to `most` voxels along an axis.
+
+    >>> chunk_of((64, 512, 500))
+    (64, 64, 50)
+    """
+    z, y, x = (max(k for k in range(1, min(n, most) + 1) if n % k == 0) for n in block)
+    return (z, y, x)

@@ -1,0 +1,67 @@
+"""The steps of `neuropil run` in their order, and what the process that starts them does itself.
+
+That is little: all steps but the last cut are boxes for workers, in levels of 1, 8, 64 ... blocks, so that nobody but
+the cut, which takes a few bytes per segment, holds lists of the whole volume.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuropil.blockwise import Ledger, Pool, run_tasks
+from neuropil.files import replacing
+from neuropil.segmentation.agglomeration_parts import Merges
+from neuropil.segmentation.linkage import MergeTree, cut
+from neuropil.stages import run_steps
+from neuropil.stages.run_files import Job, chunk_of, load, save_table
+from neuropil.volume import create_volume
+
+
+def run_in_order(job: Job, ledger: Ledger, pool: Pool, threshold: float | None, place: dict[str, Any]) -> int:
+    """Do what is not done yet; return the number of segments."""
+
+    def each(name: str, work: Any) -> None:
+        run_tasks(ledger, name, job.boxes(0), partial(work, job), pool)
+
+    def climb(name: str, work: Any) -> None:
+        for level in range(1, job.top + 1):
+            run_tasks(ledger, f"{name} {level}", job.boxes(level), partial(work, job, level=level), pool)
+
+    each("fragments", run_steps.fragments)
+    climb("plateaus", run_steps.plateaus)
+    each("faces", run_steps.faces)
+    climb("join", run_steps.join)
+    each("linkage", run_steps.link_block)
+    climb("linkage", run_steps.link_group)
+    each("agglomeration", run_steps.merge_block)
+    climb("agglomeration", run_steps.merge_group)
+    segments = _cut(job, threshold)
+    if not Path(job.output).exists():
+        size = {"chunk_shape": chunk_of(job.block), "kind": "labels", **place}
+        create_volume(job.output, shape=job.shape, dtype=np.uint64, **size).close()
+    each("segmentation", run_steps.write)
+    return segments
+
+
+def _cut(job: Job, threshold: float | None) -> int:
+    """Write the merge tree and the table segment -> label; return the number of labels."""
+    nodes = np.sort(_everywhere(job, "linkage", "final"))
+    merges = Merges.joined([Merges(*(_everywhere(job, "agglomeration", n) for n in Merges.__dataclass_fields__))])
+    u, v = (np.searchsorted(nodes, end).astype(np.uint64) + np.uint64(1) for end in (merges.u, merges.v))
+    tree = MergeTree(u, v, (merges.score / np.float32(job.unit)).astype(np.float32), nodes.size)
+    with replacing(job.work / "tree.npz") as part, part.open("wb") as file:
+        np.savez(file, u=tree.u, v=tree.v, affinity=tree.affinity)
+    labels = cut(tree, 2.0 if threshold is None else threshold)[1:]
+    save_table(job.table("segments"), nodes, labels)
+    return int(labels.max(initial=0))
+
+
+def _everywhere(job: Job, step: str, name: str) -> NDArray[Any]:
+    """Return what a step knows of all boxes of all levels."""
+    boxes = [box for level in range(job.top + 1) for box in job.boxes(level)]
+    return np.concatenate([load(job.file(step, box), [name])[name] for box in boxes])
