@@ -81,7 +81,8 @@ def _two_parts(whole: np.ndarray, parts: np.ndarray) -> tuple[Place, Place]:
             best = max(best, (own[-2][0], int(table.proposal_ids[row]), own[-1][1], own[-2][1]))
     found = []
     for part in best[2:]:
-        depth = ndimage.distance_transform_edt((whole == best[1]) & (parts == part))
+        inside = np.pad((whole == best[1]) & (parts == part), 1)
+        depth = ndimage.distance_transform_edt(inside)[1:-1, 1:-1]
         y, x = np.unravel_index(int(depth.argmax()), depth.shape)
         found.append((int(y), int(x)))
     return found[0], found[1]

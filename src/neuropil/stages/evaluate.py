@@ -69,7 +69,7 @@ class Config(StageConfig):
         description="thresholds chosen on other data: of P(boundary) for pixels and components, of affinity to merge",
     )
     skeletons: str | None = Field(
-        None, description="score run length: 'truth' (skeletonized once, then kept), .npz, .h5, .p, or SWC files' folder"
+        None, description="score run length: 'truth' (skeletonized once, then kept), .npz, .h5, .p, or a folder of SWC"
     )
     merge_threshold: Counts = Field(
         [0],
