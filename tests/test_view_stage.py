@@ -227,6 +227,10 @@ def clicked(folder: Path, fragments: str | None, ids: str, clicks: list[float], 
             happened = type("State", (), {"mouse_position": place})
             handlers[click if isinstance(click, str) else "pick"](happened)
             said.append(view._viewer.config_state.state.status_messages["neuropil"])
+            assert [layer["name"] for layer in view.state()["layers"]] == [
+                *["fragments"] * bool(fragments),
+                "segmentation",
+            ]
         return said
 
 

@@ -45,11 +45,11 @@ def graph_of(job: Job) -> FragmentGraph:
     boxes = job.boxes(0)
     known = unite([contacts_of_nodes(job, box) for box in track(boxes, "graph of fragments", len(boxes))])
     mean = known.total / np.maximum(known.count, 1) / job.unit
-    segments = np.concatenate([np.zeros(1, np.uint64), np.load(job.table("segments"))[1]])
+    segments = np.concatenate([np.zeros(1, np.uint64), np.load(job.table("nodes"))[1]])
     return FragmentGraph(_numbers(job, known.u), _numbers(job, known.v), mean.astype(np.float32), segments)
 
 
 def _numbers(job: Job, nodes: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return the numbers 1 ... n of nodes, in their order; 0 for background."""
-    all_nodes = np.load(job.table("segments"), mmap_mode="r")[0]
-    return np.where(nodes == 0, 0, find_ids(all_nodes, nodes) + 1).astype(np.uint64)
+    every = np.load(job.table("nodes"), mmap_mode="r")[0]
+    return np.where(nodes == 0, 0, find_ids(every, nodes) + 1).astype(np.uint64)

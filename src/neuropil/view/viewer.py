@@ -69,6 +69,7 @@ class View:
             raise InputError(f"layers must have different names; got {', '.join(names)}")
         self.shown = {one.name: one for one in shown}
         self.first = shown[0]
+        self._marks: set[str] = set()
         self._volumes = {one.name: local_volume(one) for one in shown}
         ng = neuroglancer()
         _check_address(bind, port)
@@ -90,7 +91,8 @@ class View:
 
     def state(self) -> dict[str, Any]:
         """Return what is seen now, JSON-able, without anything that holds in this process alone."""
-        return _each_source(self._viewer.state.to_json(), lambda name, source: _named(name, source, self.shown))
+        state = _each_source(self._viewer.state.to_json(), lambda name, source: _named(name, source, self.shown))
+        return {**state, "layers": [layer for layer in state["layers"] if layer["name"] not in self._marks]}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Show what a saved state says; its volumes must be shown already, by the same names.
@@ -137,7 +139,8 @@ class View:
                 where[key] = action
 
     def mark(self, points: Points, colour: str = "#ffffff") -> None:
-        """Show points in a layer of their own; none takes the layer away."""
+        """Show points in a layer of their own, which no saved view keeps; none takes the layer away."""
+        self._marks.add(points.name)
         with self._viewer.txn() as state:
             if points.name in state.layers:
                 del state.layers[points.name]
