@@ -117,7 +117,7 @@ def edits(page: Browser, uris: dict[str, str], path: Path) -> None:
             page.wait_for(says + ":")
             pictures.append(page.until(lambda now: True))
         page.open("about:blank")
-    keep(np.hstack(pictures), path)
+    keep(np.hstack([one[:, wide // 2 - 210 : wide // 2 + 210] for one in pictures]), path)
 
 
 def main(folder: Path) -> None:
@@ -134,7 +134,7 @@ def main(folder: Path) -> None:
                 page.until(lambda now: now.std() > 20)
                 keep(page.until(lambda now: now.std() > 20), folder / f"{name}.png")
                 page.open("about:blank")
-        with browser((420, 360)) as page:
+        with browser((640, 360)) as page:
             edits(page, uris, folder / "view_edits.png")
 
 

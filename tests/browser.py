@@ -84,9 +84,11 @@ class Browser:
         """Move the mouse and press it, with keys held down."""
         from selenium.webdriver.common.actions.action_builder import ActionBuilder
 
+        moved = ActionBuilder(self.driver)
+        moved.pointer_action.move_to_location(x, y)
+        moved.perform()
+        time.sleep(1)  # until the page has found out what is there
         actions = ActionBuilder(self.driver)
-        actions.pointer_action.move_to_location(x, y).pause(0.3)
-        actions.key_action.pause(0).pause(0.3)
         for key in keys:
             actions.key_action.key_down(key)
             actions.pointer_action.pause(0)
