@@ -21,6 +21,8 @@ STAGES = {
     "run": "from an image, or affinities, of any size to a segmentation, in blocks",
     "verify": "check a finished output against its record: every block, inputs, versions",
     "verify-seams": "show on a crop that blocks give what the whole gives",
+    "view": "look at volumes in a browser, merge and split segments there",
+    "apply-edits": "write the segmentation as corrected in the viewer",
     "downsample": "add coarser copies to a volume, for viewers",
     "export": "write labels for neuroglancer (with meshes), OME-Zarr or webKnossos",
     "skeletonize": "find the centre lines of labels",

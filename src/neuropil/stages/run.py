@@ -24,9 +24,11 @@ from neuropil.geometry import Box
 from neuropil.networks.packaged import weights_path
 from neuropil.stages import StageResult
 from neuropil.stages.common import fingerprint, image_box, placed, record_of, refuse_outputs, sidecar
+from neuropil.stages.fragment_graph import save_graph
 from neuropil.stages.record import made as made_of
 from neuropil.stages.run_config import DECIDES_NOTHING, Config
 from neuropil.stages.run_files import Job
+from neuropil.stages.run_fragments import fragments_uri, graph_of, keep_fragments
 from neuropil.stages.run_order import run_in_order
 from neuropil.stages.run_output import Output, hand_over, labels_place, labels_step, output_steps
 from neuropil.stages.run_pool import pool_of, workers_of
@@ -79,8 +81,9 @@ def check(config: Config) -> None:
         from neuropil.volume.pyramid import check_levels
 
         check_levels(parse_uri(config.output))
-    refuse_outputs([config.output, config.prediction], config.input, overwrite=config.overwrite)
-    for uri in filter(None, (config.output, config.prediction)):
+    outputs = (config.output, config.prediction, config.fragments)
+    refuse_outputs(outputs, config.input, overwrite=config.overwrite)
+    for uri in filter(None, outputs):
         check_target(parse_uri(uri))
 
 
@@ -99,6 +102,8 @@ def execute(config: Config, using: AbstractContextManager[Pool]) -> tuple[StageR
                 do_step(step, ledger, pool)
             job = _job(config, box, work, config.input if made is None else made.output)
             segments = run_in_order(job, ledger, pool, config.merge_threshold)
+            if config.fragments is not None:
+                keep_fragments(job, ledger, pool, place)
             outputs = _outputs(config, job, place)
             for step in chain([labels_step(job, outputs[0])], *map(output_steps, outputs)):
                 do_step(step, ledger, pool)
@@ -108,6 +113,8 @@ def execute(config: Config, using: AbstractContextManager[Pool]) -> tuple[StageR
             ledger.remove()
         raise
     reports = [hand_over(output, overwrite=config.overwrite) for output in outputs]
+    if config.fragments is not None:
+        save_graph(config.fragments, graph_of(job))
     seconds = time.monotonic() - start
     shutil.copy(work / "tree.npz", sidecar(config.output, "tree.npz"))
     record = record_of("run", config, start) | {
@@ -169,6 +176,8 @@ def _outputs(config: Config, job: Job, place: dict[str, Any]) -> list[Output]:
     """Return what is handed over at the end."""
     labels, chunk = Metadata(kind="labels", **place), labels_place(config.output, job.work, job.block)[1]
     outputs = [Output("output", job.output.uri, config.output, labels, job.work, config.levels, chunk, job.block)]
+    if config.fragments is not None:
+        outputs.append(Output("fragments output", fragments_uri(job), config.fragments, labels, job.work))
     if config.prediction is not None:
         with open_volume(job.source.uri) as predicted:
             metadata = replace(predicted.metadata, **place)

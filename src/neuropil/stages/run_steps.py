@@ -172,7 +172,13 @@ def merge_block(job: Job, box: Box) -> None:
         job.file("nodes_at_faces", box),
         {name: np.unique(called(job, "linkage", box, ids)) for name, ids in at_faces.items()},
     )
-    _merge(job, box, PartEdges.of_labels(names, *_contacts(job, box, "u", "v", "total", "count")))
+    _merge(job, box, contacts_of_nodes(job, box))
+
+
+def contacts_of_nodes(job: Job, box: Box) -> PartEdges:
+    """Return the contacts of a block's links between what linkage left."""
+    names = called(job, "linkage", box, np.load(job.array("names", box)))
+    return PartEdges.of_labels(names, *_contacts(job, box, "u", "v", "total", "count"))
 
 
 def merge_group(job: Job, box: Box, level: int) -> None:
