@@ -2,6 +2,7 @@
 
     python docs/scale.py                     # from the figures that are kept in docs/scale.json
     python docs/scale.py --measure           # measure them anew, on synthetic tissue, in one process
+    python docs/scale.py --benchmark scale.json   # seconds per voxel from benchmarks/scale/run.py --json scale.json
     python docs/scale.py --voxels 1e12 --cores 1000
 
 Blocks and voxels are counted. Edges that a box hands up are in proportion to the area of its faces inside the volume,
@@ -14,10 +15,11 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 import tracemalloc
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil, log2, prod
 from pathlib import Path
 
@@ -41,8 +43,8 @@ class Figures:
     Attributes
     ----------
     block : voxels z, y, x
-    seconds_a_voxel : of all steps that have blocks, in one process
-    seconds_an_edge : of the steps that climb
+    seconds_a_voxel : of a core, of all steps that have blocks
+    seconds_an_edge : of a core, of the steps that climb
     left_per_face : edges that a box hands up, per voxel of its faces inside the volume, by level from 0
     edges_per_voxel, segments_per_voxel : found in blocks; known at the end
     scratch_per_voxel, output_per_voxel : bytes
@@ -105,7 +107,7 @@ def project(figures: Figures, voxels: float, block: Sequence[int]) -> Projection
     for level in range(1, ceil(log2(side) - 1e-9) + 1):
         # eight parts (fewer at the end) hand up what lies at their faces, of which the volume's own have none
         long = min(2.0**level, side)
-        inside = 1 - 1 / side * long / 2 if long < side else 0.5
+        inside = 1 - long / 2 / side
         parts = (long / 2 ** (level - 1)) ** 3
         levels.append(Level(level, (side / long) ** 3, parts * rho * 2 * area * 4 ** (level - 1) * inside))
     climbing = sum(one.boxes * one.edges for one in levels[1:])
@@ -155,7 +157,10 @@ def measure(shape: tuple[int, int, int], block: tuple[int, int, int]) -> Figures
             volume.write(None, np.pad(links, wide, mode="symmetric")[:, : shape[0], : shape[1], : shape[2]])
         how = {"low": 0.1, "high": 0.99, "size": 64, "dust": 64, "merge_threshold": 0.5}
         config = Config(input=uri, output=f"{name}/ids.zarr", block=block, **how)
-        _, ledger = execute(config, nullcontext(SerialPool()))
+        for _ in range(2):  # the first time compiled code is loaded
+            start = time.process_time()
+            _, ledger = execute(config.model_copy(update={"overwrite": True, "fresh": True}), nullcontext(SerialPool()))
+            taken_seconds = time.process_time() - start  # other work on the machine does not count
         steps, work = ledger.summary(), ledger.folder
         climbing = [step for step in steps if step[-1].isdigit() and not step.startswith("level")]
         whole, top = Box.of_shape(shape), max(ceil(n / b) for n, b in zip(shape, block))
@@ -171,7 +176,7 @@ def measure(shape: tuple[int, int, int], block: tuple[int, int, int]) -> Figures
             if area:
                 left.append(edges / area)
                 came += edges
-        files = [path for path in work.rglob("*") if path.is_file()]
+        sizes = [path.stat().st_size for path in work.rglob("*") if path.is_file()]
         first = [np.load(path)["u"].size for path in (work / "contacts").glob("*.npz")]
         faces = [np.load(path)["u"].size for path in (work / "faces").glob("*.npz")]
         tracemalloc.start()
@@ -180,18 +185,20 @@ def measure(shape: tuple[int, int, int], block: tuple[int, int, int]) -> Figures
         tracemalloc.stop()
         blocks, voxels = steps["fragments"]["blocks"], prod(shape)
         own = [step for step in steps if step not in climbing]
+        shares = [sum(steps[step]["seconds"] for step in part) for part in (own, climbing)]
+        own_seconds, climbing_seconds = (taken_seconds * share / sum(shares) for share in shares)
         ends = [np.load(path)["final"].size for path in (work / "linkage").glob("*.npz")]
         output = sum(path.stat().st_size for path in Path(f"{name}/ids.zarr").rglob("*") if path.is_file())
     return Figures(
         block,
-        sum(steps[step]["seconds"] for step in own) / voxels,
-        sum(steps[step]["seconds"] for step in climbing) / came,
+        own_seconds / voxels,
+        climbing_seconds / came,
         tuple(left),
         (sum(first) + sum(faces)) / voxels,
         sum(ends) / voxels,
-        sum(path.stat().st_size for path in files) / voxels,
+        sum(sizes) / voxels,
         output / voxels,
-        len(files) / blocks,
+        len(sizes) / blocks,
         len(own),
         kept * len(own),
     )
@@ -216,6 +223,8 @@ def table(figures: Figures, voxels: Sequence[float], block: Sequence[int], cores
     held = taken(most)
     for name, count in breaks(figures, block).items():
         lines.append(f"| {name} | {held[name]:.2g} | {LIMITS[name]:.2g} | {count:.1e} |")
+    hours = figures.seconds_an_edge * most.levels[-1].edges / 3600
+    lines.append(f"| hours of the top box, in one process | {hours:.2g} | | |")
     lines.append(f"| days of the scheduler | {most.tasks / TASKS_A_SECOND / 86400:.2g} | | |")
     return lines
 
@@ -224,6 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("figures", nargs="?", type=Path, default=FIGURES, help="JSON of figures")
     parser.add_argument("--measure", action="store_true", help="measure, and write the JSON")
+    parser.add_argument("--benchmark", type=Path, help="figures of benchmarks/scale, whose blocks are of the real size")
     parser.add_argument("--shape", default="64,256,256", help="voxels z,y,x that are measured")
     parser.add_argument("--tried", default="16,64,64", help="voxels z,y,x of the blocks that are measured")
     parser.add_argument("--block", default="64,512,512", help="voxels z,y,x of the blocks that are meant")
@@ -234,6 +244,10 @@ def main() -> None:
     if options.measure:
         options.figures.write_text(json.dumps(asdict(measure(shape, tried)), indent=1) + "\n")
     figures = Figures(**json.loads(options.figures.read_text()))
+    if options.benchmark:
+        timed = json.loads(options.benchmark.read_text())
+        figures = replace(figures, seconds_a_voxel=timed["blocks_s"] / timed["mvox"] / 1e6)
+        options.figures.write_text(json.dumps(asdict(figures), indent=1) + "\n")
     print("\n".join(table(figures, [float(text) for text in options.voxels.split(",")], block, options.cores)))
 
 

@@ -98,6 +98,7 @@ def test_what_slurm_refuses_is_told(
     words = ["run", "--input", affinities, "--output", f"{tmp_path}/ids.zarr", *HOW, "--cluster", "slurm"]
     words += ["--set", "run.slurm.interface=lo"]
     with untouched(tmp_path):
+        assert "give one of them" in sentence(*words, "--scheduler", "tcp://127.0.0.1:1")
         assert "invalid partition specified: nowhere" in sentence(*words, "--set", "run.slurm.queue=nowhere")
         monkeypatch.setenv("PATH", "/nowhere")
         assert "there is no sbatch on this machine" in sentence(*words)

@@ -34,6 +34,8 @@ CLIMBING = ("plateaus", "join", "linkage", "agglomeration")
 """Steps that have levels."""
 UNEVEN = 0.25
 """Parts of a volume differ from its middle by about so much."""
+SEEN = (32, 192, 192)
+"""Voxels z, y, x that a network is tried on at least, for it sees about so much at once."""
 LOST = 0.7
 """Share of their speed that several workers keep at least, for they share memory and disk."""
 
@@ -158,6 +160,8 @@ def _per_voxel(small: Trial, large: Trial, name: str, voxels: int) -> tuple[floa
     """Return seconds per voxel, least and most: with surfaces and without, and more or less by how parts differ."""
     rates = [trial.seconds.get(name, 0.0) / prod(trial.shape) for trial in (small, large)]
     lengths = [prod(trial.block) ** (1 / 3) for trial in (small, large)]
+    if lengths[0] == lengths[1]:  # a volume of a few voxels
+        return rates[1] * (1 - UNEVEN), rates[1] * (1 + UNEVEN)
     limit = (rates[1] * lengths[1] - rates[0] * lengths[0]) / (lengths[1] - lengths[0])
     surface = (rates[0] - rates[1]) / (1 / lengths[0] - 1 / lengths[1])
     carried = max(limit + surface / voxels ** (1 / 3), rates[1] / 3)
@@ -168,7 +172,9 @@ def _per_voxel(small: Trial, large: Trial, name: str, voxels: int) -> tuple[floa
 def _trial(config: Config, box: Box, cut: int) -> Trial:
     """Run a part from the middle, in blocks that are `cut` times shorter along each axis."""
     block = tuple(max(1, min(n, end) // cut) for n, end in zip(config.block, box.shape))
-    shape = tuple(min(max(1, min(n, end) // 4) * 2 * k, end) for n, end, k in zip(config.block, box.shape, (2, 1, 1)))
+    least = (1, 1, 1) if config.weights is None else SEEN
+    wanted = [max(n // 4 * 4 // k, m) for n, k, m in zip(config.block, (1, 2, 2), least)]
+    shape = tuple(min(max(1, n), end) for n, end in zip(wanted, box.shape))
     start = [a + (end - n) // 2 for a, end, n in zip(box.start, box.shape, shape)]
     ranges = tuple((a, a + n) for a, n in zip(start, shape))
     with tempfile.TemporaryDirectory(prefix=".plan-", dir=_folder(config)) as name:
@@ -196,8 +202,8 @@ def _trial(config: Config, box: Box, cut: int) -> Trial:
 
 
 def _on_disk(folder: Path) -> tuple[int, int]:
-    """Return bytes and number of the files below a folder."""
-    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    """Return bytes and number of the files below a folder, but for metadata, which do not grow."""
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix != ".json"]
     return sum(sizes), len(sizes)
 
 

@@ -35,6 +35,7 @@ from neuropil.stages.run_step import do_step
 from neuropil.tasks import BlockDone
 from neuropil.volume import Metadata, open_volume
 from neuropil.volume.contents import contents_mark
+from neuropil.volume.copying import check_target
 from neuropil.volume.uri import parse_uri
 
 EXAMPLES = [
@@ -71,11 +72,15 @@ def check(config: Config) -> None:
         raise ConfigError(f"block must be three positive extents z,y,x; got {config.block}")
     if config.prediction is not None and config.weights is None:
         raise ConfigError("prediction is what weights make of an image; give weights, or drop prediction")
+    if config.cluster is not None and config.scheduler is not None:
+        raise ConfigError("cluster starts workers and scheduler says where there are some; give one of them")
     if config.levels:
         from neuropil.volume.pyramid import check_levels
 
         check_levels(parse_uri(config.output))
     refuse_outputs([config.output, config.prediction], config.input, overwrite=config.overwrite)
+    for uri in filter(None, (config.output, config.prediction)):
+        check_target(parse_uri(uri))
 
 
 def execute(config: Config, using: AbstractContextManager[Pool]) -> tuple[StageResult, Ledger]:
@@ -89,9 +94,8 @@ def execute(config: Config, using: AbstractContextManager[Pool]) -> tuple[StageR
         made = _plan(config, box, work)
         with using as pool:
             ready = time.monotonic()
-            if made is not None:
-                for step in prediction_steps(made):
-                    do_step(step, ledger, pool)
+            for step in () if made is None else prediction_steps(made):
+                do_step(step, ledger, pool)
             job = _job(config, box, work, config.input if made is None else made.output)
             segments = run_in_order(job, ledger, pool, config.merge_threshold)
             outputs = _outputs(config, job, place)

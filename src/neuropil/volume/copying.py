@@ -68,7 +68,7 @@ def copy_volume(
     OutputExists, StorageFull, VolumeError
     """
     target = parse_uri(uri)
-    refuse_data_uri(target)
+    check_target(target)
     part = _sections_box(source, sections)
     wanted = np.dtype(dtype or source.dtype)
     backend = backend_of(target)
@@ -76,8 +76,6 @@ def copy_volume(
         raise InputError(f"output {uri} is the input itself; give another name")
     if not overwrite and backend.exists(target):
         raise OutputExists(f"{uri} exists already; give --overwrite to replace it")
-    if hasattr(backend, "check_replaceable"):
-        backend.check_replaceable(target)
     _check_exact(source, part, wanted)
     if not target.remote:
         Path(target.path).absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -95,6 +93,19 @@ def copy_volume(
         _discard(staged, target)
         raise
     return CopyReport(shape, wanted.name, len(digests), verify)
+
+
+def check_target(target: Location) -> None:
+    """Refuse a place that cannot be written to, or where writing would remove something else than one volume.
+
+    Raises
+    ------
+    InputError
+    """
+    refuse_data_uri(target)
+    backend = backend_of(target)
+    if hasattr(backend, "check_replaceable"):
+        backend.check_replaceable(target)
 
 
 def _copy_blocks(source: Volume, part: Box, volume: Volume, block_shape: tuple[int, ...]) -> Iterator[bytes]:
