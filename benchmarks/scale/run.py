@@ -5,11 +5,12 @@
 Affinities of synthetic tissue, bytes on disk, mirrored to the wanted size. Whole and blocks are timed by the clock, in
 turn, as a user waits for them, but without the start of the interpreter and of the cluster's processes, which a volume
 worth the name does not notice (`start_s` says how long that takes). `chunked_overhead` is the time in blocks, one after
-the other in this process, over that of the whole in one thread, less 1 (files are read and written by further threads
-in both); `chunked_overhead_cpu` the same in seconds of the processor, which other work disturbs less; `scaling_2_workers` compares one worker with two.
-`memory_slope_mb_per_gvox` is fitted to the peak of a worker over volumes of growing size in blocks of one size.
-`kills_survived` counts kill -9 of a worker or of the whole run, at random moments, after which the same command went on
-and the output was equal to the byte.
+the other in this process, over that of the whole in one thread, less 1 (in both, files are read and written by further
+threads); `chunked_overhead_cpu` is the same in seconds of the processor, which other work disturbs less.
+`scaling_2_workers` compares one worker with two. `memory_slope_mb_per_gvox` is fitted to the peak of a worker over
+volumes of growing size in blocks of one size. `kills_survived` counts kill -9 of a worker or of the whole run, at
+random moments, after which the same command went on and the output was equal to the byte; `full_disks_survived` a file
+system that was full in the middle, and larger when the command was given again.
 """
 
 from __future__ import annotations
