@@ -84,11 +84,11 @@ def run_tasks(
 def _failed(ledger: Ledger, name: str, blocks: int, failures: dict[Box, BaseException]) -> BlocksFailed:
     """Say which blocks failed, and what to do."""
     box, error = next(iter(failures.items()))
+    only = f"{name}:{','.join(map(str, box.start))}"
     return BlocksFailed(
         f"{len(failures)} of {blocks} blocks of step '{name}' failed, first that from {box.start} to {box.stop}:"
         f" {error or type(error).__name__}; the others are done, the same command tries again (errors in"
-        f" {ledger.folder / 'failed.jsonl'}), and with --only '{name}:{','.join(map(str, box.start))}' that block alone,"
-        " in one process"
+        f" {ledger.folder / 'failed.jsonl'}), and with --only '{only}' that block alone, in one process"
     )
 
 
