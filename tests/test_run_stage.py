@@ -11,6 +11,7 @@ from pathlib import Path
 import distributed
 import numpy as np
 import pytest
+import zarr
 from scipy import ndimage
 from small import OFFSET, VOXEL_SIZE, command, good, load, sentence, store, untouched
 
@@ -64,6 +65,7 @@ def test_blocks_give_the_segmentation_of_the_whole(
             OFFSET,
             "labels",
         )
+    np.testing.assert_array_equal(zarr.open(out, mode="r")["0"][:], whole)  # as another program reads it
     assert not (tmp_path / "ids.zarr.unfinished").exists()
     steps = json.loads((tmp_path / "ids.zarr.json").read_text())["steps"]
     assert steps["fragments"]["blocks"] == steps["segmentation"]["blocks"] == count_blocks(block)
@@ -86,6 +88,15 @@ def test_fragments_and_their_graph_are_those_of_the_whole(tmp_path: Path, affini
     np.testing.assert_array_equal(ours.segments[load(f"{tmp_path}/rf.zarr").astype(int)], load(f"{tmp_path}/r.zarr"))
     with untouched(tmp_path):
         assert "rf.zarr exists" in sentence(*words, "--output", f"{tmp_path}/new.zarr")
+
+
+@pytest.mark.parametrize("suffix", ["precomputed", "n5", "h5"])
+def test_other_formats(tmp_path: Path, affinities: str, whole: np.ndarray, suffix: str) -> None:
+    """Written straight into their place, where blocks are whole chunks; copied where one process has to write."""
+    out = {"h5": f"{tmp_path}/ids.h5:ids"}.get(suffix, f"{suffix}://{tmp_path}/ids")
+    good("run", "--input", affinities, "--output", out, *HOW, "--block", "7,20,22", "--executor", "serial")
+    np.testing.assert_array_equal(load(out), whole)
+    assert not list(tmp_path.glob("*unfinished*"))
 
 
 def count_blocks(block: str) -> int:

@@ -78,13 +78,18 @@ def run_tasks(
             ledger.fail(name, box, error, tried[box])
         view.tell(made, error, len(failures))
     if failures:
-        box, error = next(iter(failures.items()))
-        raise BlocksFailed(
-            f"{len(failures)} of {len(blocks)} blocks of step '{name}' failed, first that from {box.start} to"
-            f" {box.stop}: {error or type(error).__name__}; the others are done, the same command tries again"
-            f" (errors in {ledger.folder / 'failed.jsonl'}), and with --only '{name}:{','.join(map(str, box.start))}'"
-            " that block alone, in one process"
-        ) from error
+        raise _failed(ledger, name, len(blocks), failures) from next(iter(failures.values()))
+
+
+def _failed(ledger: Ledger, name: str, blocks: int, failures: dict[Box, BaseException]) -> BlocksFailed:
+    """Say which blocks failed, and what to do."""
+    box, error = next(iter(failures.items()))
+    only = f"{name}:{','.join(map(str, box.start))}"
+    return BlocksFailed(
+        f"{len(failures)} of {blocks} blocks of step '{name}' failed, first that from {box.start} to {box.stop}:"
+        f" {error or type(error).__name__}; the others are done, the same command tries again (errors in"
+        f" {ledger.folder / 'failed.jsonl'}), and with --only '{only}' that block alone, in one process"
+    )
 
 
 class _View:
