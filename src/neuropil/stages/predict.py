@@ -96,6 +96,7 @@ class Config(StageConfig):
 def run(config: Config) -> StageResult:
     """Predict the whole volume, block by block, then write the output in one go."""
     from neuropil.networks import checkpoint
+    from neuropil.networks.planning import warn_if_slow
 
     weights = weights_path(config.weights)
     model = checkpoint.load_model(weights)
@@ -107,6 +108,7 @@ def run(config: Config) -> StageResult:
         plan = _plan(config, model, volume)
         parameters = _parameters(config, model) | {"weights": fingerprint(weights), "values of the image": plan.image}
         ledger = Ledger(sidecar(config.output, "unfinished"), parameters, fresh=config.fresh)
+        warn_if_slow(plan.device, config.precision)
         place = placed(source, whole)
         try:
             if model.unet is not None:
@@ -201,7 +203,6 @@ def _plan(config: Config, model: Any, volume: Volume) -> Plan:
     InputError : no image, smaller than the field of view, NaN, weights that are not a whole model, options that do not
         fit it
     """
-    from neuropil.networks import planning
     from neuropil.networks.checkpoint import pick_device
     from neuropil.networks.sampling import SectionStatistics
 
@@ -210,7 +211,6 @@ def _plan(config: Config, model: Any, volume: Volume) -> Plan:
     if grid is None:
         check_chain(config, model, box)
     device = pick_device(config.device)
-    planning.warn_if_slow(device, config.precision)
     for network in model.networks:
         network.to(device)
     with finite(volume.uri):
