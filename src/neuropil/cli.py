@@ -1,7 +1,7 @@
 """argv -> config -> stage; prints its summary and returns the exit code.
 
-0 done; 2 bad input, configuration or a file that cannot be written (one sentence on stderr); 130 stopped by the user
-(the same command continues); 1 our own fault.
+0 done; 2 bad input, configuration or a file that cannot be written (one sentence on stderr), or something that was
+checked is not sound; 130 stopped by the user (the same command continues); 1 our own fault.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _run_stage(verb: str, stage: types.ModuleType, given: dict[str, Any]) -> int
         write_json(Path(common["json"]), result.data)
     if result.summary:
         print(result.summary)
-    return 0
+    return 0 if result.sound else 2
 
 
 def _fail(sentence: str) -> int:

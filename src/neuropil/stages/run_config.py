@@ -63,6 +63,12 @@ class Config(StageConfig):
     worker_memory: float | None = Field(
         None, gt=0, description="GB at which a worker is started anew; default: its share"
     )
+    block_timeout: float | None = Field(
+        None, gt=0, description="seconds after which a block counts as hung and is tried again"
+    )
+    only: str | None = Field(
+        None, description="STEP:Z,Y,X; redo this block of unfinished work alone, in this process, to look for errors"
+    )
     scheduler: str | None = Field(None, description="address of a running Dask cluster, which sees the same files")
     cluster: Literal["slurm"] | None = Field(None, description="have a batch system start workers; see [run.slurm]")
     slurm: Slurm = Field(Slurm(), description="what is asked of it")
@@ -71,7 +77,7 @@ class Config(StageConfig):
 
 
 DECIDES_NOTHING = (
-    "output", "fragments", "executor", "workers", "worker_memory", "scheduler", "cluster", "slurm", "device", "levels",
-    "overwrite", "fresh",
+    "output", "fragments", "executor", "workers", "worker_memory", "block_timeout", "only", "scheduler", "cluster",
+    "slurm", "device", "levels", "overwrite", "fresh",
 )  # fmt: skip
 """Fields that may change while work is unfinished."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuropil.blockwise import Ledger, Pool, run_tasks
+from neuropil.blockwise import Ledger, Pool
 from neuropil.geometry import Box
 from neuropil.progress import track
 from neuropil.segmentation.agglomeration_parts import unite
@@ -17,6 +17,7 @@ from neuropil.segmentation.pairs import find_ids
 from neuropil.segmentation.splitting import FragmentGraph
 from neuropil.stages.run_files import Job, chunk_of
 from neuropil.stages.run_steps import contacts_of_nodes
+from neuropil.tasks import run_tasks
 from neuropil.volume import create_volume, open_volume
 
 

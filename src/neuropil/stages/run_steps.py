@@ -42,6 +42,7 @@ from neuropil.stages.run_files import (
     save_table,
 )
 from neuropil.volume import open_volume
+from neuropil.volume.volume import open_location
 
 _CONTACTS = {"u": np.uint32, "v": np.uint32, "total": np.int64, "count": np.uint32, "largest": np.int32}
 
@@ -192,11 +193,13 @@ def _merge(job: Job, box: Box, known: PartEdges) -> None:
     save(job.file("agglomeration", box), vars(merges) | {f"left_{name}": value for name, value in vars(left).items()})
 
 
-def write(job: Job, box: Box) -> None:
-    """Write a block of the segmentation."""
+def write(job: Job, box: Box) -> NDArray[np.uint64]:
+    """Write a block of the segmentation, and return it."""
     names = rename(np.load(job.array("nodes", box)), job.table("segments"))
-    with open_volume(job.output, writable=True) as volume:
-        volume.write(box, names[np.load(job.array("fragments", box))])
+    labels: NDArray[np.uint64] = names[np.load(job.array("fragments", box))]
+    with open_location(job.output, writable=True) as volume:
+        volume.write(box, labels)
+    return labels
 
 
 def _at_outer_faces(job: Job, name: str, box: Box) -> NDArray[np.uint64]:

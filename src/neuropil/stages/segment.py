@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from neuropil.config import Sections, StageConfig, Triple, dump
+from neuropil.config import Sections, StageConfig, Triple
 from neuropil.errors import ConfigError, InputError
 from neuropil.files import replacing, write_json
 from neuropil.geometry import Box
@@ -34,13 +34,14 @@ from neuropil.stages.affinities import read_affinities
 from neuropil.stages.common import (
     placed,
     read_boundary,
+    record_of,
     refuse_outputs,
     section_box,
     sidecar,
-    versions,
     write_volume,
 )
 from neuropil.stages.fragment_graph import save_graph
+from neuropil.stages.record import made
 from neuropil.volume import open_volume
 
 EXAMPLES = [
@@ -114,8 +115,9 @@ def run(config: Config) -> StageResult:
         labels = result.segmentation
         if config.fragments is not None:
             _write_fragments(config, config.fragments, result, affinities, place)
-    write_volume(config.output, labels, kind="labels", place=place, overwrite=config.overwrite)
-    record = {"config": dump(config), "versions": versions(), "seconds": round(time.monotonic() - start, 2)}
+    report = write_volume(config.output, labels, kind="labels", place=place, overwrite=config.overwrite)
+    record = record_of("segment", config, start) | {"voxels": labels.size}
+    record |= made("segment", report, [config.input, config.seeds])
     write_json(sidecar(config.output, "json"), record)
     count = relabel(labels).ids.size - 1  # seeds have any ids
     text = f"{config.output}: {count} segments in {labels.shape}, {100 * np.mean(labels == 0):.1f} % background"
