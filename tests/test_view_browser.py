@@ -110,8 +110,9 @@ def test_clicks_merge_and_split_and_keys_undo(page: Browser, volumes: dict[str, 
         page.click(*LEFT, SHIFT)
         page.wait_for("segment 5")
         page.click(*FAR, SHIFT)
-        split = page.until(lambda now: differ(colour(now, LEFT), colour(now, FAR)))
-        assert not differ(colour(split, RIGHT), colour(split, LEFT))  # what was merged by hand is cut last
+        page.wait_for("split: 1 fragments of 5 are 7 now")
+        split = page.until(lambda now: not differ(colour(now, LEFT), colour(now, RIGHT)))  # the mark is gone
+        assert differ(colour(split, FAR), colour(split, LEFT))  # what was merged by hand is not cut
     entries = lines(log)[1:]
     assert [one["op"] for one in entries] == ["merge", "undo", "redo", "split"]
     assert entries[-1]["away"] == [4]
