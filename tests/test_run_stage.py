@@ -11,12 +11,14 @@ from pathlib import Path
 import distributed
 import numpy as np
 import pytest
+import zarr
 from scipy import ndimage
 from small import OFFSET, VOXEL_SIZE, command, good, load, sentence, store, untouched
 
 from neuropil.blockwise import Outcome, SerialPool
 from neuropil.geometry import Box
 from neuropil.segmentation.affinities import NEAREST
+from neuropil.stages.fragment_graph import load_graph
 from neuropil.stages.run_steps import Job
 from neuropil.volume import open_volume
 
@@ -63,10 +65,38 @@ def test_blocks_give_the_segmentation_of_the_whole(
             OFFSET,
             "labels",
         )
+    np.testing.assert_array_equal(zarr.open(out, mode="r")["0"][:], whole)  # as another program reads it
     assert not (tmp_path / "ids.zarr.unfinished").exists()
     steps = json.loads((tmp_path / "ids.zarr.json").read_text())["steps"]
     assert steps["fragments"]["blocks"] == steps["segmentation"]["blocks"] == count_blocks(block)
     assert steps["linkage"]["peak_mb"] > 10
+
+
+@pytest.mark.parametrize("block", ["14,40,44", "5,13,44"])
+def test_fragments_and_their_graph_are_those_of_the_whole(tmp_path: Path, affinities: str, block: str) -> None:
+    whole = ["--output", f"{tmp_path}/w.zarr", "--fragments", f"{tmp_path}/wf.zarr", "--method", "mean", *HOW]
+    good("segment", "--input", affinities, *whole)
+    words = ["run", "--input", affinities, "--output", f"{tmp_path}/r.zarr", *HOW, "--block", block]
+    words += ["--executor", "serial", "--fragments", f"{tmp_path}/rf.zarr"]
+    good(*words)
+    np.testing.assert_array_equal(load(f"{tmp_path}/rf.zarr"), load(f"{tmp_path}/wf.zarr"))
+    ours, theirs = (load_graph(f"{tmp_path}/{name}.zarr") for name in ("rf", "wf"))
+    real = theirs.affinity > 0
+    for name in ("u", "v", "affinity"):
+        np.testing.assert_allclose(getattr(ours, name)[ours.affinity > 0], getattr(theirs, name)[real], rtol=1e-6)
+    np.testing.assert_array_equal(ours.segments, theirs.segments)
+    np.testing.assert_array_equal(ours.segments[load(f"{tmp_path}/rf.zarr").astype(int)], load(f"{tmp_path}/r.zarr"))
+    with untouched(tmp_path):
+        assert "rf.zarr exists" in sentence(*words, "--output", f"{tmp_path}/new.zarr")
+
+
+@pytest.mark.parametrize("suffix", ["precomputed", "n5", "h5"])
+def test_other_formats(tmp_path: Path, affinities: str, whole: np.ndarray, suffix: str) -> None:
+    """Written straight into their place, where blocks are whole chunks; copied where one process has to write."""
+    out = {"h5": f"{tmp_path}/ids.h5:ids"}.get(suffix, f"{suffix}://{tmp_path}/ids")
+    good("run", "--input", affinities, "--output", out, *HOW, "--block", "7,20,22", "--executor", "serial")
+    np.testing.assert_array_equal(load(out), whole)
+    assert not list(tmp_path.glob("*unfinished*"))
 
 
 def count_blocks(block: str) -> int:
@@ -97,7 +127,7 @@ def test_floats_and_bytes_of_another_scale(tmp_path: Path, affinities: str) -> N
         np.testing.assert_array_equal(load(f"{tmp_path}/{name}1.zarr"), load(f"{tmp_path}/{name}2.zarr"))
 
 
-@pytest.mark.parametrize("after", [0, 1, 9, 17, 27, 35, 41])
+@pytest.mark.parametrize("after", [0, 1, 9, 17, 35, 42])
 def test_the_same_command_continues(
     tmp_path: Path, affinities: str, whole: np.ndarray, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +142,13 @@ def test_the_same_command_continues(
     with untouched(tmp_path):
         assert "was made with block = [7, 20, 22], now [7, 20, 44]" in sentence(*words, "--block", "7,20,44")
         assert "was made with low = 0.2, now 0.1" in sentence(*words, "--low", 0.1)
+    if after == 9:
+        values = load(affinities)
+        with open_volume(affinities, writable=True) as volume:
+            volume.write(None, values)
+        with untouched(tmp_path):
+            assert "was made with contents of input = " in sentence(*words)
+        words.append("--fresh")
     good(*words)
     np.testing.assert_array_equal(load(f"{tmp_path}/ids.zarr"), whole)
 
@@ -183,7 +220,7 @@ def test_a_scheduler_that_is_not_there(
 ) -> None:
     monkeypatch.setattr("neuropil.blockwise.PATIENCE", 1)
     words = ["run", "--input", affinities, "--output", f"{tmp_path}/ids.zarr", *HOW]
-    with distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None, silence_logs=50) as cluster:
+    with distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=":0", silence_logs=50) as cluster:
         said = sentence(*words, "--scheduler", cluster.scheduler_address)
         assert f"the cluster at {cluster.scheduler_address} has no workers" in said
         cluster.scale(1)

@@ -37,7 +37,11 @@ from neuropil.report.svg import svg_file
 from neuropil.synthetic import make_tissue
 from neuropil.volume.uri import parse_uri
 
-DRAWN = ("ceiling", "dawid_skene", "glad", "logistic", "weighted", "majority", "eyewire")
+# without labels, and with; a picture each
+DRAWN = {
+    "": ("ceiling", "majority", "dawid_skene", "glad", "eyewire", "starburst", "constant"),
+    "_labels": ("ceiling", "majority", *SUPERVISED),
+}
 METHODS = get_args(Method)
 
 
@@ -278,14 +282,17 @@ def annotations(seeds: int, quick: bool) -> dict[str, float]:
 
 
 def draw(path: Path, found: dict[str, list[float]]) -> None:
-    """Write the picture of error over votes per segment."""
+    """Write the pictures of error over votes per segment: FILE.svg, of methods without labels, and FILE_labels.svg."""
     x = tuple(float(m) for m in range(1, 11))
-    series = [
-        Series("ceiling (Bayes)" if name == "ceiling" else name, x, tuple(found[name]), style=k)
-        for k, name in enumerate(DRAWN)
-    ]
     axes = Axes("votes per segment", "volume-weighted error", (1, 10), (0, 0.5))
-    path.write_text(svg_file("Error over votes per segment, simulated crowd", series, axes), encoding="utf-8")
+    for end, names in DRAWN.items():
+        series = [
+            Series("ceiling (Bayes)" if name == "ceiling" else name, x, tuple(found[name]), style=k)
+            for k, name in enumerate(names)
+        ]
+        title = f"Error over votes per segment, simulated crowd, methods with{'' if end else 'out'} labels"
+        picture = path.with_name(f"{path.stem}{end}{path.suffix}")
+        picture.write_text(svg_file(title, series, axes), encoding="utf-8")
 
 
 def over_votes(seeds: int, options: argparse.Namespace) -> dict[str, float]:

@@ -5,10 +5,12 @@
 Affinities of synthetic tissue, bytes on disk, mirrored to the wanted size. Whole and blocks are timed by the clock, in
 turn, as a user waits for them, but without the start of the interpreter and of the cluster's processes, which a volume
 worth the name does not notice (`start_s` says how long that takes). `chunked_overhead` is the time in blocks, one after
-the other in this process, over that of the whole, less 1; `scaling_2_workers` compares one worker with two.
-`memory_slope_mb_per_gvox` is fitted to the peak of a worker over volumes of growing size in blocks of one size.
-`kills_survived` counts kill -9 of a worker or of the whole run, at random moments, after which the same command went on
-and the output was equal to the byte.
+the other in this process, over that of the whole in one thread, less 1 (in both, files are read and written by further
+threads); `chunked_overhead_cpu` is the same in seconds of the processor, which other work disturbs less.
+`scaling_2_workers` compares one worker with two. `memory_slope_mb_per_gvox` is fitted to the peak of a worker over
+volumes of growing size in blocks of one size. `kills_survived` counts kill -9 of a worker or of the whole run, at
+random moments, after which the same command went on and the output was equal to the byte; `full_disks_survived` a file
+system that was full in the middle, and larger when the command was given again.
 """
 
 from __future__ import annotations
@@ -54,10 +56,11 @@ def stored(folder: Path, shape: tuple[int, int, int]) -> str:
     return uri
 
 
-def clock(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def clock(work: Callable[[], object]) -> tuple[float, float]:
+    """Return seconds by the clock, and of all threads of this process, which other work does not lengthen as much."""
+    start = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.perf_counter() - start[0], time.process_time() - start[1]
 
 
 def in_blocks(uri: str, out: Path, block: tuple[int, int, int], **options: object) -> dict:
@@ -75,18 +78,21 @@ def measure_overhead(figures: dict, folder: Path, shape: tuple, block: tuple, re
     small = stored(folder, (8, 32, 32))  # compiles what is not compiled yet
     whole(small, folder / "whole.zarr")
     in_blocks(small, folder / "blocks.zarr", (4, 16, 16), executor="serial")
-    took: list[tuple[float, float]] = []
+    took = []
     for _ in range(repeats):
         once = clock(lambda: whole(uri, folder / "whole.zarr"))
         parts = clock(lambda: in_blocks(uri, folder / "blocks.zarr", block, executor="serial"))
-        took.append((once, parts))
+        took.append((*once, *parts))
     assert equal(folder / "whole.zarr", folder / "blocks.zarr")
-    one, many = (statistics.median(column) for column in zip(*took))
+    one, one_cpu, many, many_cpu = (statistics.median(column) for column in zip(*took))
     figures |= {
         "mvox": np.prod(shape) / 1e6,
         "whole_s": one,
         "blocks_s": many,
+        "whole_cpu_s": one_cpu,
+        "blocks_cpu_s": many_cpu,
         "chunked_overhead": many / one - 1,
+        "chunked_overhead_cpu": many_cpu / one_cpu - 1,
     }
 
 
@@ -97,7 +103,7 @@ def measure_workers(figures: dict, folder: Path, shape: tuple, block: tuple, rep
     for _ in range(repeats):
         for workers in (1, 2):
             start = clock(lambda w=workers: times[w].append(run_seconds(uri, folder, block, w)))
-            figures["start_s"] = start - times[workers][-1]
+            figures["start_s"] = start[0] - times[workers][-1]
     figures["scaling_2_workers"] = statistics.median(times[1]) / statistics.median(times[2])
 
 
@@ -144,6 +150,44 @@ def measure_kills(figures: dict, folder: Path, shape: tuple, block: tuple, kills
     figures["kills_survived"] = done
 
 
+def measure_full(figures: dict, folder: Path, shape: tuple, block: tuple) -> None:
+    """Let the disk of output and work be full in the middle, once: a file system in memory, then a larger one."""
+    uri = stored(folder, shape)
+    in_blocks(uri, folder / "calm.zarr", block, workers=2)
+    disk = folder / "disk"
+    disk.mkdir()
+    size = int(np.prod(shape)) * 3
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        print("full: skipped, a file system cannot be mounted here")
+        return
+    try:
+        out = disk / "ids.zarr"
+        words = [
+            sys.executable,
+            "-m",
+            "neuropil",
+            "run",
+            "--input",
+            uri,
+            "--output",
+            str(out),
+            "--workers",
+            "2",
+            *WORDS,
+        ]
+        words += ["--block", ",".join(map(str, block)), "--quiet"]
+        first = subprocess.run(words, capture_output=True, text=True)
+        assert first.returncode == 2, (first.returncode, first.stderr)
+        assert "the disk is full" in first.stderr, first.stderr
+        assert not out.exists()
+        subprocess.run(["mount", "-o", f"remount,size={20 * size}", str(disk)], check=True)
+        subprocess.run(words, check=True)
+        figures["full_disks_survived"] = float(equal(folder / "calm.zarr", out))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 def cmdline(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())
@@ -159,8 +203,10 @@ def equal(a: Path, b: Path) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller volumes, fewer repeats")
-    parser.add_argument("--measure", default="overhead,workers,memory,kills", help="some of these")
+    parser.add_argument("--measure", default="overhead,workers,memory,kills,full", help="some of these")
     parser.add_argument("--repeats", type=int, help="of what is timed; 1 if quick, else 3")
+    parser.add_argument("--shape", help="z,y,x of what is timed")
+    parser.add_argument("--kills", type=int, help="3 if quick, else 20")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
@@ -170,13 +216,17 @@ def main() -> None:
         folder = Path(name)
         shape, block = ((64, 256, 256), (32, 128, 128)) if quick else ((100, 1024, 1024), (50, 512, 512))
         sizes = [(64, 256, 256), (64, 512, 512)] if quick else [(100, 1024, 1024), (256, 1024, 2048), (512, 2048, 2048)]
+        shape = tuple(map(int, options.shape.split(","))) if options.shape else shape
         repeats = options.repeats or (1 if quick else 3)
         works = {
             "overhead": lambda: measure_overhead(figures, folder, shape, block, repeats),
             "workers": lambda: measure_workers(figures, folder, shape, block, repeats),
             "memory": lambda: measure_memory(figures, folder, sizes, block),
-            "kills": lambda: measure_kills(figures, folder, sizes[0] if quick else shape, block, 3 if quick else 20),
+            "kills": lambda: measure_kills(
+                figures, folder, sizes[0] if quick else shape, block, options.kills or (3 if quick else 20)
+            ),
         }
+        works["full"] = lambda: measure_full(figures, folder, sizes[0], block)
         for name in options.measure.split(","):
             works[name]()
         shutil.rmtree(folder, ignore_errors=True)

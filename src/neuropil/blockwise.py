@@ -4,12 +4,13 @@ The ledger is a folder beside the output. It holds the parameters of the run and
 after the block's data are on disk. So the same command continues after any interruption, and a command with other
 parameters is refused by name instead of mixing with old blocks.
 
-`run_blocks` overlaps reading, computing and writing in one process; `run_tasks` gives whole blocks to the processes of
-a `Pool`, on this machine or a Dask cluster, a few at a time, so that a million of them burden nobody.
+`run_blocks` overlaps reading, computing and writing in one process; `neuropil.tasks` gives whole blocks to the
+processes of a `Pool`, on this machine or a Dask cluster.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -22,22 +23,30 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from neuropil.errors import BlocksFailed, InputError, NeuropilError, RunMismatch
+from neuropil.errors import BlockLost, InputError, RunMismatch
 from neuropil.files import write_json
 from neuropil.geometry import Box
 from neuropil.machine import forget_peak, peak_resident
 from neuropil.progress import Progress
 
 log = logging.getLogger("neuropil")
+_LOST = "its process ended: it was killed, or took more memory than worker_memory allows"
 PATIENCE = 20
 """Seconds to wait for a scheduler, and for its first worker."""
 T = TypeVar("T")
 U = TypeVar("U")
+_OURS = {
+    "distributed.scheduler.allowed-failures": 0,  # tries are counted here
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,  # a worker that has one block has nothing to wait for
+}
 
 
 class Ledger:
@@ -60,6 +69,7 @@ class Ledger:
         if fresh:
             self.remove()
         parameters = json.loads(json.dumps(parameters))
+        self.digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
         if (folder / "parameters.json").exists():
             self._check(parameters)
         else:
@@ -68,7 +78,8 @@ class Ledger:
 
     def record(self, name: str, box: Box, seconds: float, facts: Mapping[str, Any] | None = None) -> None:
         """Mark one block of the step `name` as done; its data must be on disk already. Facts are for people."""
-        about = {"step": name, "start": box.start, "stop": box.stop, "seconds": round(seconds, 3)}
+        about = {"step": name, "start": box.start, "stop": box.stop, "state": "done", "seconds": round(seconds, 3)}
+        about["parameters"] = self.digest
         line = json.dumps(about | dict(facts or {}))
         with self._path.open("a") as file:
             file.write(line + "\n")
@@ -87,12 +98,12 @@ class Ledger:
             step["peak_mb"] = max(step["peak_mb"], entry.get("peak_mb", 0))
         return found
 
-    def fail(self, name: str, box: Box, error: BaseException) -> None:
-        """Write down why a block failed, for people."""
+    def fail(self, name: str, box: Box, error: BaseException, tries: int = 1) -> None:
+        """Write down why a block failed, for people; on a full disk that cannot be had."""
+        about = {"step": name, "start": box.start, "stop": box.stop, "state": "failed", "tries": tries}
         tail = "".join(traceback.format_exception(error))[-4000:]
-        line = json.dumps({"step": name, "start": box.start, "stop": box.stop, "error": repr(error), "tail": tail})
-        with (self.folder / "failed.jsonl").open("a") as file:
-            file.write(line + "\n")
+        with suppress(OSError), (self.folder / "failed.jsonl").open("a") as file:
+            file.write(json.dumps(about | {"error": repr(error), "tail": tail}) + "\n")
 
     def forget(self, name: str) -> None:
         """Take the blocks of one step for not done, because its data are not there."""
@@ -134,6 +145,12 @@ class Ledger:
             os.truncate(self._path, len(whole))
         entries = [json.loads(line) for line in whole.splitlines()]
         return {(entry["step"], Box(tuple(entry["start"]), tuple(entry["stop"]))) for entry in entries}
+
+
+def unfinished_blocks(folder: Path) -> int:
+    """Return how many blocks a ledger's folder holds as done, without making it anew."""
+    path = folder / "done.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def run_blocks(
@@ -193,9 +210,18 @@ class Outcome:
 
 
 class Pool(Protocol):
-    """Where blocks are computed."""
+    """Where blocks are computed.
+
+    Attributes
+    ----------
+    size : how many at once
+    patience : seconds after which a block counts as hung and its process is ended; None where that cannot be
+    only : step:z,y,x of the one block that shall be computed; None for all
+    """
 
     size: int
+    patience: float | None
+    only: str | None
 
     def submit(self, work: Callable[[Box], None], box: Box) -> None:
         """Have `work(box)` done some time."""
@@ -208,8 +234,10 @@ class SerialPool:
     """Blocks one after the other in this process, for debugging."""
 
     size = 1
+    patience: float | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, only: str | None = None) -> None:
+        self.only = only
         self._waiting: deque[tuple[Callable[[Box], None], Box]] = deque()
 
     def submit(self, work: Callable[[Box], None], box: Box) -> None:
@@ -220,13 +248,13 @@ class SerialPool:
         """Compute the next block."""
         work, box = self._waiting.popleft()
         try:
-            return _timed(work, box)
+            return timed(work, box)
         except Exception as error:
             return Outcome(box, error=error)
 
 
 class DaskPool:
-    """Blocks on the workers of a Dask cluster; a worker that dies is started anew by Dask, and its block tried again.
+    """Blocks on the workers of a Dask cluster; a worker that dies is started anew by Dask, and its block is lost.
 
     Parameters
     ----------
@@ -236,21 +264,28 @@ class DaskPool:
     def __init__(self, client: Any) -> None:
         from distributed import as_completed
 
+        self.patience: float | None = None
+        self.only: str | None = None
         self._client, self._done = client, as_completed()
         self._boxes: dict[str, Box] = {}
         self.size = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
 
     def submit(self, work: Callable[[Box], None], box: Box) -> None:
         """Hand the block, data only, to the scheduler."""
-        future = self._client.submit(_timed, work, box, pure=False)
+        future = self._client.submit(timed, work, box, pure=False)
         self._boxes[future.key] = box
         self._done.add(future)
 
     def next(self) -> Outcome:
         """Wait for any block."""
         future = next(self._done)
-        box, error = self._boxes.pop(future.key), future.exception()
-        return future.result() if error is None else Outcome(box, error=error)
+        box = self._boxes.pop(future.key)
+        try:  # also the process that has a result may end, before that is fetched
+            made: Outcome = future.result()
+            return made
+        except Exception as error:
+            lost = type(error).__name__ == "KilledWorker"
+            return Outcome(box, error=BlockLost(_LOST) if lost else error)
 
 
 @contextmanager
@@ -281,16 +316,23 @@ def dask_pool(workers: int, memory: float | None = None, scheduler: str | None =
                 raise InputError(f"scheduler: the cluster at {scheduler} has no workers; start some") from None
             yield DaskPool(client)
         return
-    with _deaf_to_interrupts():  # what the user stops is this process, which then ends the others
+    import dask
+
+    with (
+        _deaf_to_interrupts(),
+        dask.config.set(_OURS),
+    ):  # what the user stops is this process, which then ends the others
         cluster = distributed.LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
             memory_limit="auto" if memory is None else int(memory),
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
         )
     with cluster, distributed.Client(cluster) as client:
+        if find_spec("bokeh"):
+            log.info("dashboard: %s", client.dashboard_link)
         yield DaskPool(client)
 
 
@@ -307,50 +349,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def run_tasks(
-    ledger: Ledger, name: str, blocks: Sequence[Box], work: Callable[[Box], None], pool: Pool, *, tries: int = 3
-) -> None:
-    """Have every block computed that the ledger does not know as done under the step `name`.
-
-    `work` must be data only (a `functools.partial` of a function of a module), write its own output, and give the same
-    when it is done twice. A block that fails is tried again, at the end; the others go on.
-
-    Raises
-    ------
-    BlocksFailed : blocks that failed `tries` times, or at once with an error of neuropil's own
-    """
-    waiting = deque(box for box in blocks if (name, box) not in ledger.done)
-    progress = Progress(name, len(blocks), len(blocks) - len(waiting))
-    failures: dict[Box, BaseException] = {}
-    tried: dict[Box, int] = {}
-    flying = 0
-    while waiting or flying:
-        while waiting and flying < 2 * pool.size:
-            pool.submit(work, waiting.popleft())
-            flying += 1
-        made = pool.next()
-        box, error = made.box, made.error
-        flying -= 1
-        tried[box] = tried.get(box, 0) + 1
-        if error is None:
-            ledger.record(name, box, made.seconds, {**made.facts, "tries": tried[box]})
-            progress.advance()
-        elif tried[box] < tries and not isinstance(error, NeuropilError):
-            log.warning("%s, block %s: %r; it is tried again", name, box.start, error)
-            waiting.append(box)
-        else:
-            failures[box] = error
-            ledger.fail(name, box, error)
-    if failures:
-        box, error = next(iter(failures.items()))
-        raise BlocksFailed(
-            f"{len(failures)} of {len(blocks)} blocks of step '{name}' failed, first that from {box.start} to"
-            f" {box.stop}: {error or type(error).__name__}; the others are done, the same command tries again"
-            f" (errors in {ledger.folder / 'failed.jsonl'})"
-        ) from error
-
-
-def _timed(work: Callable[[Box], None], box: Box) -> Outcome:
+def timed(work: Callable[[Box], None], box: Box) -> Outcome:
     """Compute a block; the peak memory is that of the process meanwhile."""
     forget_peak()
     start = time.monotonic()

@@ -52,5 +52,9 @@ class BlocksFailed(NeuropilError, RuntimeError):
     """Some blocks of a run could not be made; the others are done, and the same command tries these again."""
 
 
+class BlockLost(NeuropilError, RuntimeError):
+    """The process that a block was computed in ended: it was killed, took too much memory, or too long."""
+
+
 class MissingExtra(NeuropilError, ImportError):
     """An optional dependency is not installed."""

@@ -8,9 +8,12 @@ that have nothing to do spin for a while, in the way of the compiled kernels' th
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
+import platform
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -77,6 +80,24 @@ def forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
+@contextmanager
+def ends_after(seconds: float | None, trace: Path) -> Iterator[None]:
+    """End this process if what is in the `with` block takes longer, and leave in a file where it was.
+
+    A thread of C watches, so that neither a loop that never gives way nor a system call that never returns escapes. The
+    file is there, empty, meanwhile; so it also tells whether a process that was killed had begun.
+    """
+    trace.parent.mkdir(parents=True, exist_ok=True)
+    with trace.open("w") as file:
+        try:
+            if seconds is not None:
+                faulthandler.dump_traceback_later(seconds, exit=True, file=file)
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            trace.unlink(missing_ok=True)
+
+
 def available_memory() -> int:
     """Bytes that this process may take beside what it holds: what is free, or less where a container sets a limit."""
     try:
@@ -86,6 +107,12 @@ def available_memory() -> int:
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 if hasattr(os, "sysconf") else 4 << 30
     limits = [limit - used for limit, used in _container_limits()]
     return max(0, min([free, *limits]))
+
+
+def memory_limit() -> int | None:
+    """Bytes that a container allows in all; None where none is set."""
+    limits = [limit for limit, _ in _container_limits() if limit < 1 << 60]  # version 1 writes "no limit" as 2**63
+    return min(limits, default=None)
 
 
 def _container_limits(
@@ -114,11 +141,29 @@ def _container_limits(
 
 def has_bfloat16() -> bool:
     """Whether the processor computes in bfloat16; without, it is correct but far slower than float32."""
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(cpu_flags())
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return what the processor says it can do, such as "avx2"; empty where the system does not say."""
+    words: set[str] = set()
+    for line in _cpuinfo():
+        if line.lower().startswith(("flags", "features")):
+            words.update(line.partition(":")[2].split())
+    return frozenset(words)
+
+
+def cpu_name() -> str:
+    """Return the processor's name, or its architecture where the system does not say."""
+    names = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _cpuinfo() -> list[str]:
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        return Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags or " bf16" in flags
+        return []
 
 
 def _c_library() -> ctypes.CDLL | None:

@@ -2,8 +2,8 @@
 
 Which method: `dawid_skene` needs no truth, learns from what truth there is, knows users by the crowd until they have
 votes of their own, and came nearest to the best possible decision in the simulations of `benchmarks/crowd`, so it is
-the default with and without labels. `logistic` and its kin learn from labels alone; `glad` is a little
-better where segments are far from equally easy.
+the default with and without labels. `logistic` and its kin learn from labels alone, and find out where
+people do not err independently; `glad` is a little better where segments are far from equally easy.
 """
 
 from __future__ import annotations
@@ -79,11 +79,10 @@ def fuse_votes(
         Votes, with truth where some is known.
     method
         "dawid_skene", "glad": with or without truth. "logistic", "nonnegative", "weighted", "prior": trained on truth,
-        by log loss and drawn towards the crowd (`crowd.sgd.train_votes` has all choices). "majority", "constant",
+        by log loss and drawn to what counting gives (`crowd.sgd.train_votes` has all choices). "majority", "constant",
         "eyewire", "starburst": share of votes against a threshold.
     tune
-        Whether the threshold is the best on known truth, not 0.5. That of "weighted" always is: its output has a
-        narrow range, and is an order more than a probability.
+        Whether the threshold is the best on known truth, not 0.5.
     rng
         For the order of training; a fixed one if omitted.
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from neuropil.errors import InputError
@@ -26,7 +27,7 @@ from neuropil.stages import StageResult
 from neuropil.stages.common import sidecar
 from neuropil.stages.run import check, execute, part_of
 from neuropil.stages.run_config import Config
-from neuropil.stages.run_files import chunk_of
+from neuropil.stages.run_output import labels_place
 from neuropil.stages.run_pool import SHARE, pool_of, workers_of
 from neuropil.volume.uri import parse_uri
 
@@ -47,7 +48,7 @@ class Trial:
     Attributes
     ----------
     block, shape : voxels z, y, x
-    seconds, peaks : per step: in all; bytes of the worst block
+    seconds, peaks : per step: for so many voxels; bytes of the worst block
     largest : voxels of the largest box, per step
     scratch, output : bytes of the work folder, and of what is handed over
     files, output_files : in the work folder but for chunks of volumes; of what is handed over
@@ -105,8 +106,8 @@ def _files(config: Config, trial: Trial, shape: Sequence[int]) -> int:
     """Return how many files there will be in the work folder: some for each block, and chunks of volumes."""
     block = tuple(map(min, config.block, shape))
     blocks, tried = (prod(ceil(n / b) for n, b in zip(*pair)) for pair in ((shape, block), (trial.shape, trial.block)))
-    chunks = prod(ceil(n / c) for n, c in zip(shape, chunk_of(block)))
-    return ceil(trial.files / tried * blocks) + chunks + (0 if config.weights is None else blocks)
+    copied = labels_place(config.output, Path(), block)[1] is None
+    return ceil(trial.files / tried * blocks) + blocks * (copied + (config.weights is not None))
 
 
 def plan_steps(small: Trial, large: Trial, block: Sequence[int], shape: Sequence[int], workers: int) -> list[StepPlan]:
@@ -160,6 +161,8 @@ def _per_voxel(small: Trial, large: Trial, name: str, voxels: int) -> tuple[floa
     """Return seconds per voxel, least and most: with surfaces and without, and more or less by how parts differ."""
     rates = [trial.seconds.get(name, 0.0) / prod(trial.shape) for trial in (small, large)]
     lengths = [prod(trial.block) ** (1 / 3) for trial in (small, large)]
+    if lengths[0] == lengths[1]:  # a volume of a few voxels
+        return rates[1] * (1 - UNEVEN), rates[1] * (1 + UNEVEN)
     limit = (rates[1] * lengths[1] - rates[0] * lengths[0]) / (lengths[1] - lengths[0])
     surface = (rates[0] - rates[1]) / (1 / lengths[0] - 1 / lengths[1])
     carried = max(limit + surface / voxels ** (1 / 3), rates[1] / 3)
@@ -185,23 +188,29 @@ def _trial(config: Config, box: Box, cut: int) -> Trial:
         scratch, files = _on_disk(ledger.folder)
         files -= sum(_on_disk(volume)[1] for volume in ledger.folder.glob("*.zarr"))
         outputs = [_on_disk(Path(one)) for one in (output, kept) if one is not None]
-    seconds: dict[str, float] = {}
+    found: dict[str, list[tuple[float, int]]] = {}
     peaks: dict[str, float] = {}
-    largest: dict[str, int] = {}
     for entry in entries:
         step, size = entry["step"], prod(b - a for a, b in zip(entry["start"], entry["stop"]))
-        seconds[step] = seconds.get(step, 0) + entry["seconds"]
+        found.setdefault(step, []).append((entry["seconds"] / size, size))
         peaks[step] = max(peaks.get(step, 0), entry.get("peak_mb", 0) * 1e6)
-        largest[step] = max(largest.get(step, 0), size)
+    seconds = {step: _usual(known) for step, known in found.items()}
+    largest = {step: max(size for _, size in known) for step, known in found.items()}
     return Trial(
         block, shape, seconds, peaks, largest, scratch, sum(size for size, _ in outputs), files,
         sum(count for _, count in outputs),
     )  # fmt: skip
 
 
+def _usual(known: list[tuple[float, int]]) -> float:
+    """Return the seconds of blocks, given per voxel, but for what a worker loads at its first one, the slowest."""
+    rates = sorted(rate for rate, _ in known)
+    return fmean(rates[: max(1, len(rates) - 1)]) * sum(size for _, size in known)
+
+
 def _on_disk(folder: Path) -> tuple[int, int]:
-    """Return bytes and number of the files below a folder."""
-    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    """Return bytes and number of the files below a folder, but for metadata, which do not grow."""
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix != ".json"]
     return sum(sizes), len(sizes)
 
 

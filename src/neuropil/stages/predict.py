@@ -36,13 +36,15 @@ from neuropil.stages.common import (
     finite,
     image_box,
     placed,
+    record_of,
     refuse_outputs,
     sidecar,
-    versions,
     write_volume,
 )
 from neuropil.stages.predict_patches import copy_result, patch_grid, predict_patches, put, scratch
+from neuropil.stages.record import made
 from neuropil.volume import Volume, open_volume
+from neuropil.volume.copying import CopyReport
 from neuropil.volume.resampled import ResampledVolume, resample
 
 EXAMPLES = [
@@ -105,33 +107,33 @@ def run(config: Config) -> StageResult:
         plan = _plan(config, model, volume)
         parameters = _parameters(config, model) | {"weights": fingerprint(weights), "values of the image": plan.image}
         ledger = Ledger(sidecar(config.output, "unfinished"), parameters, fresh=config.fresh)
-        shape = whole.shape
+        place = placed(source, whole)
         try:
             if model.unet is not None:
-                made = predict_patches(config, model.unet, volume, plan, plan.grid, ledger)
-                shape = copy_result(config, model.unet, made, placed(volume, plan.box))
+                result = predict_patches(config, model.unet, volume, plan, plan.grid, ledger)
+                report = copy_result(config, model.unet, result, place)
             else:
                 maps = _predict_chain(config, model, volume, plan, ledger)
-                _write(config, maps, plan.box.shape, shape, placed(source, whole))
+                report = _write(config, maps, plan.box.shape, whole.shape, place)
         except (NeuropilError, OSError):
             if not ledger.done:  # nothing to continue from
                 ledger.remove()
             raise
-    seconds = time.monotonic() - start
-    record = {
-        "config": dump(config),
+    record = record_of("predict", config, start) | {
         "weights_sha256": parameters["weights"],
         "model": model.name,
         "card": model.card,
         "predicted_at": volume.metadata.voxel_size,
-        "versions": versions(),
-        "seconds": round(seconds, 2),
+        "voxels": whole.size,
+        "steps": ledger.summary(),
+        **made("predict", report, [config.input]),
     }
     write_json(sidecar(config.output, "json"), record)
     ledger.remove()
-    what, rate = "affinities" if model.unet else "boundary map", whole.size / seconds / 1e3
-    text = f"{config.output}: {what} {shape} by {model.name}, {seconds:.1f} s, {rate:.1f} kvoxel/s"
-    return StageResult(text, {"output": config.output, "shape": shape, **record})
+    what, seconds = "affinities" if model.unet else "boundary map", time.monotonic() - start
+    rate = whole.size / seconds / 1e3
+    text = f"{config.output}: {what} {report.shape} by {model.name}, {seconds:.1f} s, {rate:.1f} kvoxel/s"
+    return StageResult(text, {"output": config.output, "shape": report.shape, **record})
 
 
 def _parameters(config: Config, model: Any) -> dict[str, Any]:
@@ -296,13 +298,15 @@ def _section(box: Box, z: int) -> Box:
     return Box((box.start[0] + z, *box.start[1:]), (box.start[0] + z + 1, *box.stop[1:]))
 
 
-def _write(config: Config, maps: Path, made: tuple[int, ...], shape: tuple[int, ...], place: dict[str, Any]) -> None:
+def _write(
+    config: Config, maps: Path, small: tuple[int, ...], shape: tuple[int, ...], place: dict[str, Any]
+) -> CopyReport:
     """Copy the finished map into the output, a block at a time, from the shape it was made in to the input's."""
 
     def stored(part: Box) -> NDArray[Any]:
-        values = resample(partial(_cut, maps), made, shape, part).clip(0, 1)
+        values = resample(partial(_cut, maps), small, shape, part).clip(0, 1)
         return np.rint(values * 255).astype(np.uint8) if config.dtype == "uint8" else values
 
     source = ComputedVolume(shape, config.dtype, stored)
     scale = 1 / 255 if config.dtype == "uint8" else None
-    write_volume(config.output, source, kind="boundary", place=place, overwrite=config.overwrite, scale=scale)
+    return write_volume(config.output, source, kind="boundary", place=place, overwrite=config.overwrite, scale=scale)

@@ -34,6 +34,7 @@ class Config(StageConfig):
     weights: Path | None = Field(None, description="model, as for predict; its prediction is then segmented")
     prediction: str | None = Field(None, description="URI; also keep what was predicted")
     box: Ranges | None = Field(None, description="only this part, Z0:Z1,Y0:Y1,X0:X1, as if there were nothing else")
+    fragments: str | None = Field(None, description="URI; also write the fragments, which neuropil view corrects by")
     block: Triple = Field((64, 512, 512), description="voxels z,y,x of a block; decides memory, not the result")
     mask: str | None = Field(None, description="URI of a mask (z, y, x), such as `neuropil defects` writes")
     bridge: int = Field(2, ge=0, description="a voxel that is masked in more sections on end loses its links")
@@ -62,6 +63,12 @@ class Config(StageConfig):
     worker_memory: float | None = Field(
         None, gt=0, description="GB at which a worker is started anew; default: its share"
     )
+    block_timeout: float | None = Field(
+        None, gt=0, description="seconds after which a block counts as hung and is tried again"
+    )
+    only: str | None = Field(
+        None, description="STEP:Z,Y,X; redo this block of unfinished work alone, in this process, to look for errors"
+    )
     scheduler: str | None = Field(None, description="address of a running Dask cluster, which sees the same files")
     cluster: Literal["slurm"] | None = Field(None, description="have a batch system start workers; see [run.slurm]")
     slurm: Slurm = Field(Slurm(), description="what is asked of it")
@@ -70,7 +77,7 @@ class Config(StageConfig):
 
 
 DECIDES_NOTHING = (
-    "output", "executor", "workers", "worker_memory", "scheduler", "cluster", "slurm", "device", "levels", "overwrite",
-    "fresh",
+    "output", "fragments", "executor", "workers", "worker_memory", "block_timeout", "only", "scheduler", "cluster",
+    "slurm", "device", "levels", "overwrite", "fresh",
 )  # fmt: skip
 """Fields that may change while work is unfinished."""

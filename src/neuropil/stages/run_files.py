@@ -20,6 +20,7 @@ from neuropil.geometry import Box, grid
 from neuropil.segmentation.linkage import ConstantSize
 from neuropil.segmentation.pairs import find_ids
 from neuropil.stages.run_source import LinkSource
+from neuropil.volume.uri import Location
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -32,7 +33,7 @@ class Job:
     ----------
     source : of the links
     work : folder of all that is made on the way
-    output : URI of the segmentation that blocks are written to
+    output : where the segmentation is that blocks are written to
     shape, block : voxels z, y, x of the volume and of a block
     unit : steps of affinity in which sums are kept, 255 or 2**24
     low, high, size, size_threshold, dust : thresholds, as `neuropil segment` has them
@@ -42,7 +43,7 @@ class Job:
 
     source: LinkSource
     work: Path
-    output: str
+    output: Location
     shape: tuple[int, int, int]
     block: tuple[int, int, int]
     unit: int

@@ -7,23 +7,22 @@ the cut, which takes a few bytes per segment, holds lists of the whole volume.
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neuropil.blockwise import Ledger, Pool, run_tasks
+from neuropil.blockwise import Ledger, Pool
 from neuropil.files import replacing
 from neuropil.segmentation.agglomeration_parts import Merges
 from neuropil.segmentation.linkage import MergeTree, cut
 from neuropil.stages import run_steps
-from neuropil.stages.run_files import Job, chunk_of, load, save_table
-from neuropil.volume import create_volume
+from neuropil.stages.run_files import Job, load, save_array, save_table
+from neuropil.tasks import run_tasks
 
 
-def run_in_order(job: Job, ledger: Ledger, pool: Pool, threshold: float | None, place: dict[str, Any]) -> int:
-    """Do what is not done yet; return the number of segments."""
+def run_in_order(job: Job, ledger: Ledger, pool: Pool, threshold: float | None) -> int:
+    """Do what is not done yet, up to the table of labels; return the number of segments."""
 
     def each(name: str, work: Any) -> None:
         run_tasks(ledger, name, job.boxes(0), partial(work, job), pool)
@@ -40,12 +39,7 @@ def run_in_order(job: Job, ledger: Ledger, pool: Pool, threshold: float | None, 
     climb("linkage", run_steps.link_group)
     each("agglomeration", run_steps.merge_block)
     climb("agglomeration", run_steps.merge_group)
-    segments = _cut(job, threshold)
-    if not Path(job.output).exists():
-        size = {"chunk_shape": chunk_of(job.block), "kind": "labels", **place}
-        create_volume(job.output, shape=job.shape, dtype=np.uint64, **size).close()
-    each("segmentation", run_steps.write)
-    return segments
+    return _cut(job, threshold)
 
 
 def _cut(job: Job, threshold: float | None) -> int:
@@ -58,6 +52,7 @@ def _cut(job: Job, threshold: float | None) -> int:
         np.savez(file, u=tree.u, v=tree.v, affinity=tree.affinity)
     labels = cut(tree, 2.0 if threshold is None else threshold)[1:]
     save_table(job.table("segments"), nodes, labels)
+    save_array(job.table("nodes"), np.stack([nodes, labels]))
     return int(labels.max(initial=0))
 
 

@@ -22,10 +22,12 @@ def pool_of(config: Config) -> Iterator[DaskPool]:
     """Give the pool of processes."""
     if config.cluster is not None:
         with slurm_pool(SlurmJobs(**dump(config.slurm))) as pool:
+            pool.patience = config.block_timeout
             yield pool
         return
     memory = None if config.worker_memory is None else config.worker_memory * 1e9
     with one_thread_each(), dask_pool(config.workers or cores(), memory, config.scheduler) as pool:
+        pool.patience = config.block_timeout
         yield pool
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from neuropil.blockwise import Ledger, Pool, run_tasks
+from neuropil.blockwise import Ledger, Pool
 from neuropil.geometry import Box
+from neuropil.tasks import run_tasks
 
 
 def _nothing() -> None:

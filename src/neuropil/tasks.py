@@ -1,0 +1,152 @@
+"""Have the processes of a pool compute blocks, a few at a time, so that a million of them burden nobody.
+
+What goes wrong with a block (an error, a process that is killed, too much memory, too much time) costs one of its
+tries, at the end of the step, and never the others. A process that hangs is ended from within: a thread of it watches.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from neuropil.blockwise import Ledger, Outcome, Pool, timed
+from neuropil.errors import BlockLost, BlocksFailed, InputError, NeuropilError, StorageFull
+from neuropil.geometry import Box
+from neuropil.machine import ends_after
+from neuropil.progress import Progress
+
+log = logging.getLogger("neuropil")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DEATHS = 20
+"""Processes that may end under a block before it has begun."""
+
+
+class BlockDone(Exception):
+    """The one block that was asked for is done."""
+
+
+def run_tasks(
+    ledger: Ledger, name: str, blocks: Sequence[Box], work: Callable[[Box], None], pool: Pool, *, tries: int = 3
+) -> None:
+    """Have every block computed that the ledger does not know as done under the step `name`.
+
+    `work` must be data only (a `functools.partial` of a function of a module), write its own output, and give the same
+    when it is done twice. A block that fails, hangs or loses its process is tried again, at the end; the others go on.
+
+    Raises
+    ------
+    BlockDone : only one block is wanted, and done
+    BlocksFailed : blocks that failed `tries` times, or at once with an error of neuropil's own
+    StorageFull : at the first block that finds the disk full
+    """
+    if pool.only is not None:
+        _run_alone(ledger, name, blocks, work, pool.only)
+        return
+    waiting = deque(box for box in blocks if (name, box) not in ledger.done)
+    watched = partial(_watched, work, pool.patience, ledger.folder / "running")
+    view = _View(name, blocks, waiting)
+    failures: dict[Box, BaseException] = {}
+    tried, lost = Counter[Box](), Counter[Box]()
+    flying = 0
+    while waiting or flying:
+        while waiting and flying < pool.size:
+            pool.submit(watched, waiting.popleft())
+            flying += 1
+        made = pool.next()
+        box, error = made.box, _why(made, pool.patience, trace := _trace(ledger.folder / "running", made.box))
+        flying -= 1
+        innocent = isinstance(error, BlockLost) and not trace.exists() and lost[box] < _DEATHS
+        lost[box] += innocent
+        tried[box] += not innocent
+        trace.unlink(missing_ok=True)
+        if innocent:  # it waited for a process that another block had, or its result did
+            waiting.append(box)
+        elif error is None:
+            ledger.record(name, box, made.seconds, {**made.facts, "tries": tried[box]})
+        elif isinstance(error, StorageFull) or getattr(error, "errno", None) in _FULL:
+            raise StorageFull(f"the disk is full ({error}); free space and run the same command again") from error
+        elif tried[box] < tries and (isinstance(error, BlockLost) or not isinstance(error, NeuropilError)):
+            log.warning("%s, block %s: %s; it is tried again", name, box.start, error or type(error).__name__)
+            waiting.append(box)
+        else:
+            failures[box] = error
+            ledger.fail(name, box, error, tried[box])
+        view.tell(made, error, len(failures))
+    if failures:
+        raise _failed(ledger, name, len(blocks), failures) from next(iter(failures.values()))
+
+
+def _failed(ledger: Ledger, name: str, blocks: int, failures: dict[Box, BaseException]) -> BlocksFailed:
+    """Say which blocks failed, and what to do."""
+    box, error = next(iter(failures.items()))
+    only = f"{name}:{','.join(map(str, box.start))}"
+    return BlocksFailed(
+        f"{len(failures)} of {blocks} blocks of step '{name}' failed, first that from {box.start} to {box.stop}:"
+        f" {error or type(error).__name__}; the others are done, the same command tries again (errors in"
+        f" {ledger.folder / 'failed.jsonl'}), and with --only '{only}' that block alone, in one process"
+    )
+
+
+class _View:
+    """What people see of a step: blocks, voxels a second, memory, failures."""
+
+    def __init__(self, name: str, blocks: Sequence[Box], waiting: Sequence[Box]) -> None:
+        self._progress = Progress(name, len(blocks), len(blocks) - len(waiting))
+        self._start, self._voxels, self._peak, self._again = time.monotonic(), 0, 0, 0
+
+    def tell(self, made: Outcome, error: BaseException | None, failed: int) -> None:
+        """Count a block."""
+        self._again += error is not None
+        self._voxels += made.box.size if error is None else 0
+        self._peak = max(self._peak, made.facts.get("peak_mb", 0))
+        rate = self._voxels / 1e6 / max(time.monotonic() - self._start, 1e-3)
+        note = f"{rate:.1f} Mvoxel/s, {self._peak} MB"
+        if self._again:
+            note += f", {self._again - failed} tried again, {failed} failed"
+        self._progress.advance(int(error is None), note)
+
+
+def _run_alone(ledger: Ledger, name: str, blocks: Sequence[Box], work: Callable[[Box], None], only: str) -> None:
+    """Go past a step that is done, or compute the one block of it that `only`, step:z,y,x, names.
+
+    Raises
+    ------
+    BlockDone : it is computed
+    InputError : the step is not done and another is meant, or there is no such block
+    """
+    step, _, start = only.rpartition(":")
+    undone = [box for box in blocks if (name, box) not in ledger.done]
+    if name != step:
+        if undone:
+            raise InputError(f"only: '{only}' comes later, {len(undone)} blocks of step '{name}' are not done")
+        return
+    for box in blocks:
+        if ",".join(map(str, box.start)) == start:
+            made = timed(work, box)
+            ledger.record(name, box, made.seconds, made.facts)
+            raise BlockDone(f"step '{name}', block from {box.start} to {box.stop}: done in {made.seconds:.1f} s")
+    raise InputError(f"only: step '{name}' has no block at {start}; the first is at {blocks[0].start}")
+
+
+def _trace(folder: Path, box: Box) -> Path:
+    return folder / f"{'_'.join(map(str, box.start))}.txt"
+
+
+def _watched(work: Callable[[Box], None], patience: float | None, folder: Path, box: Box) -> None:
+    with ends_after(patience, _trace(folder, box)):
+        work(box)
+
+
+def _why(made: Outcome, patience: float | None, trace: Path) -> BaseException | None:
+    """Return why a block failed; where its process ended because it hung, where it was."""
+    if not isinstance(made.error, BlockLost) or patience is None or not trace.exists():
+        return made.error
+    lines = [line.strip() for line in trace.read_text().splitlines() if line.strip().startswith("File")]
+    if not lines:  # it was killed before its time was over
+        return made.error
+    return BlockLost(f"it took longer than block_timeout, {patience:g} s, and was at {lines[0]}")
