@@ -42,7 +42,7 @@ offsets = [[-1, 0, 0], [0, -1, 0], [0, 0, -1], [0, 0, -3]]
 def driver(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The program, with held-out sections 20:26 and 26:32."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("run", "package"):
+    for name in ("run", "package", "spoilt"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     module = importlib.import_module("package")
     monkeypatch.setitem(module.bench.SECTIONS, "fib25", ((20, 26), (26, 32)))
@@ -99,10 +99,23 @@ def test_a_training_becomes_a_packaged_model(
 def test_the_stored_table_is_that_of_the_stored_results(driver: ModuleType) -> None:
     results = FOLDER / "results"
     stored = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
-    assert driver.bench.table(stored) + "\n" == (results / "table.txt").read_text()
+    assert driver.bench.tables(stored) + "\n" == (results / "table.txt").read_text()
     for name in ("affinity-fib", "affinity-ssem"):
         last = json.loads((results / f"{name}.log.jsonl").read_text().splitlines()[-1])
         assert last["update"] == load_model(name).card["training"]["updates"]
+
+
+def test_defects_move_labels_with_the_image(driver: ModuleType) -> None:
+    """The image tells the label, so that it can be seen whether both moved; what hides leaves the labels."""
+    spoilt = driver.bench.spoilt
+    side = spoilt.SIDE + 2 * spoilt.MARGIN
+    labels = np.random.default_rng(0).integers(1, 200, (10, side, side))
+    for kind, spoil in spoilt.KINDS.items():
+        made = spoil(labels.astype(np.float32), labels, np.random.default_rng(1))
+        assert made.image.shape == made.labels.shape == (10, spoilt.SIDE, spoilt.SIDE)
+        moves, hides = kind in ("misaligned", "slipped"), kind in ("missing", "out of focus")
+        assert (made.image == made.labels).all() == moves
+        assert (made.labels == spoilt.core(labels)).all() == hides
 
 
 def test_what_learnt_from_the_held_out_sections_is_refused(tmp_path: Path, driver: ModuleType) -> None:

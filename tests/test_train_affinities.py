@@ -94,8 +94,8 @@ def test_batches(tmp_path: Path, toml: Path) -> None:
     good("train", toml, *batch[2:], "--output", tmp_path / "one")
     weights.append(load_model(tmp_path / "one/model.safetensors").unet.output.weight)
     assert not (weights[0] == weights[1]).all()
-    changed = ["--set", "train.networks.affinities.batch=2", "--output", tmp_path / "three"]
-    assert "batch" in sentence("train", toml, *batch[2:], *changed)
+    changed = ["--set", "train.networks.affinities.batch=2", "--output", tmp_path / "three", "--quiet"]
+    assert "batch = 3, now 2" in sentence("train", toml, *batch[2:], *changed)
 
 
 def test_a_mask_and_values_hide_voxels(tmp_path: Path, data: Path, toml: Path) -> None:

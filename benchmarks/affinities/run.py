@@ -70,8 +70,7 @@ def main() -> None:
                 for variant in args.variants.split(","):
                     (run_spoilt if args.spoilt else run)(data, variant, int(seed), args)
     results = [json.loads(path.read_text()) for path in sorted(args.results.glob("*.json"))]
-    text = table([one for one in results if "rows" in one])
-    text += "\n\n" + table_of_spoilt([one for one in results if "spoilt" in one])
+    text = tables(results)
     (args.results / "table.txt").write_text(text + "\n")
     print(text)
 
@@ -187,6 +186,12 @@ def rival(stack, dataset: str, data: str) -> dict:
     with open_volume(stack.labels) as truth, open_volume(stack.labels.rpartition(":")[0] + f":{dataset}") as theirs:
         box = Box((start, 0, 0), (stop, *truth.shape[1:]))
         return score_labels(theirs.read(box), truth.read(box))
+
+
+def tables(results: list[dict]) -> str:
+    """Both tables of stored results."""
+    spoiled = [one for one in results if "spoilt" in one]
+    return table([one for one in results if "rows" in one]) + "\n\n" + table_of_spoilt(spoiled)
 
 
 def table(results: list[dict]) -> str:

@@ -32,6 +32,7 @@ _MOST = np.uint64(0x7F7F7F7F7F7F7F7F)
 _B0, _B1, _B2, _B3, _B4, _B5 = (np.uint64(k * 0x0101010101010101) for k in (1, 2, 4, 8, 16, 32))
 _S1, _S2, _S3, _S4, _S7, _S8, _S56 = (np.uint64(k) for k in (1, 2, 3, 4, 7, 8, 56))
 _LOW_HALF = 0 if sys.byteorder == "little" else 1
+_STRIP = 1 << 15  # voxels of a strip in a section
 # Rows of a frame.
 _HERE, _Z0, _Z1, _Y0, _Y1 = range(5)
 
@@ -101,12 +102,6 @@ def directions(affinities, low, high, first, last, checked, out):
 
 
 @njit(cache=True, nogil=True)
-def _frame(width):
-    """Return room for a row and its four neighbours, in words; one of zeros comes before, and zeros behind."""
-    return np.zeros((5, width // 8 + 3), np.uint64)
-
-
-@njit(cache=True, nogil=True)
 def _copy(bits, z, y, row):
     """Copy a row, 0 where it lies outside the volume; by a loop, since assigning slices takes longer."""
     depth, height, width = bits.shape
@@ -122,11 +117,8 @@ def _copy(bits, z, y, row):
 def _fill_frame(bits, z, y, frame):
     """Copy a row and its neighbours into a frame."""
     rows = frame.view(np.uint8)
-    _copy(bits, z, y, rows[_HERE])
-    _copy(bits, z - 1, y, rows[_Z0])
-    _copy(bits, z + 1, y, rows[_Z1])
-    _copy(bits, z, y - 1, rows[_Y0])
-    _copy(bits, z, y + 1, rows[_Y1])
+    for k, dz, dy in ((_HERE, 0, 0), (_Z0, -1, 0), (_Z1, 1, 0), (_Y0, 0, -1), (_Y1, 0, 1)):
+        _copy(bits, z + dz, y + dy, rows[k])
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -167,7 +159,7 @@ def corners(bits, order, latest, first, last, queue):
     off plateaus keep the last one, and those on plateaus keep all, to be chosen from when they leave the queue.
     """
     _, height, width = bits.shape
-    frame = _frame(width)
+    frame = np.zeros((5, width // 8 + 3), np.uint64)  # room for a row and its neighbours, amid zeros
     words = np.zeros(frame.shape[1], np.uint64)
     ways = words.view(np.uint8)[8:]
     count = first * height * width
@@ -293,8 +285,9 @@ def _next_steps(here, z0, y0, z1, y1, inside, steps):
 
 @njit(cache=True, nogil=True)
 def _grow_forest(bits, first, last, forest):
-    """Write an entry -(place + 1) for each voxel of a slab with links, 0 for others, from the last voxel to the first.
+    """Write an entry -(place + 1) for each voxel of a slab with links, 0 for others, those after it first.
 
+    That is done in strips of rows through all sections, so that two sections of a strip stay in cache.
     Places are counted from the slab's first voxel. An entry leads to a voxel of the same basin, a root's to itself.
     Links out of the slab, or of the array, are not followed; a voxel that has no others is a root, and so is one with a
     bit that is no link.
@@ -305,13 +298,16 @@ def _grow_forest(bits, first, last, forest):
         for k, step in enumerate((-height * width, -width, -1, height * width, width, 1)):
             if links >> k & 1:
                 ahead[links] = step
-    frame = _frame(width)
+    frame = np.zeros((5, width // 8 + 3), np.uint64)  # room for a row and its neighbours, amid zeros
     row = frame.view(np.uint8)[_HERE, 8 : 8 + width]
     words = np.zeros(frame.shape[1], np.uint64)
     steps = words.view(np.uint8)[8:]
-    for z in range(last - 1, first - 1, -1):
+    rows = max(8, _STRIP // width)
+    strips = (height + rows - 1) // rows
+    for k in range(strips * (last - first) - 1, -1, -1):
+        strip, z = k // (last - first), first + k % (last - first)
         mask = _LINKS & ~np.uint8(z == first) & ~np.uint8(np.uint8(z == last - 1) << np.uint8(3))
-        for y in range(height - 1, -1, -1):
+        for y in range(min(height, (strip + 1) * rows) - 1, strip * rows - 1, -1):
             _fill_frame(bits, z, y, frame)
             row[0] &= ~np.uint8(4)
             row[width - 1] &= ~np.uint8(32)
