@@ -156,6 +156,13 @@ def test_the_link_has_a_token_and_pages_come_from_here(data: Path) -> None:
         get(view.link)
 
 
+def test_a_place_to_look_at(data: Path) -> None:
+    with ExitStack() as kept:
+        view, _ = opened(kept, image=f"{data}:raw", position=(2, 5, 9))
+        z, y, x = (o / s + p + 0.5 for o, s, p in zip(OFFSET, VOXEL_SIZE, (2, 5, 9)))
+        assert view.state()["position"] == pytest.approx([x, y, z])
+
+
 def test_a_port_that_is_taken_is_named(data: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

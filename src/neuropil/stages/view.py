@@ -25,7 +25,7 @@ from typing import Any
 
 from pydantic import Field
 
-from neuropil.config import Names, StageConfig, TripleNm
+from neuropil.config import Names, StageConfig, Triple, TripleNm
 from neuropil.errors import ConfigError, InputError, OutputExists
 from neuropil.segmentation.splitting import FragmentGraph
 from neuropil.stages import StageResult
@@ -61,6 +61,7 @@ class Config(StageConfig):
     segmentation: str | None = Field(None, description="URI of a segmentation")
     truth: str | None = Field(None, description="URI of true labels")
     points: Names = Field(default=[], description="CSV, Parquet or JSON files of places: z,y,x or z_nm,y_nm,x_nm")
+    position: Triple | None = Field(None, description="voxel z,y,x of the first volume to look at")
     state: Path | None = Field(None, description="open a view that was saved")
     save_state: Path | None = Field(None, description="save the view here with Ctrl+S, and at the end")
     edit: bool = Field(False, description="merge and split segments of --segmentation by clicking")
@@ -98,6 +99,8 @@ def opened(config: Config, kept: ExitStack) -> Iterator[tuple[View, Any]]:
         try:
             if state is not None:
                 view.restore(state)
+            if config.position is not None:
+                view.look_at(config.position)
             if proofreading is not None:
                 proofreading.attach(view, "segmentation")
 

@@ -138,6 +138,12 @@ class View:
                 where = config.input_event_bindings.data_view if "mouse" in key else config.input_event_bindings.viewer
                 where[key] = action
 
+    def look_at(self, place: Sequence[float]) -> None:
+        """Go to a voxel z, y, x of the first volume."""
+        point = [o + p * s for o, p, s in zip(self.first.offset, place, self.first.voxel_size)]
+        with self._viewer.txn() as state:
+            state.position = position(point, self.first)
+
     def mark(self, points: Points, colour: str = "#ffffff") -> None:
         """Show points in a layer of their own, which no saved view keeps; none takes the layer away."""
         self._marks.add(points.name)
