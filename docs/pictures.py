@@ -2,21 +2,30 @@
 
 Those of docs/concepts.md take one section of synthetic tissue through the whole chain, with the functions a user would
 call. Those of docs/howto/augmentation.md show three sections, with outlines of their labels, before and after. That of
-docs/howto/skeletons.md shows centre lines over a projection. That of docs/howto/import_znn.md needs real files and is drawn where NEUROPIL_DATA has them. Nothing here is drawn
-by hand, so the pictures change when the code does.
+docs/howto/skeletons.md shows centre lines over a projection. Those of docs/tutorial.md are made of what its commands
+write, which are run here as they stand on the page. That of docs/howto/import_znn.md needs real files and is drawn
+where NEUROPIL_DATA has them. Nothing here is drawn by hand, so the pictures change when the code does.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import re
+import shlex
 import sys
+import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from neuropil.cli import main as command
 from neuropil.errors import VolumeNotFound
+from neuropil.geometry import Box
 from neuropil.labels import apply_lookup
 from neuropil.networks.augmentation import EM_AUGMENTATION, Orientation, Patch, grey
 from neuropil.networks.defects import misalign, missing_sections, out_of_focus, section_noise
@@ -24,7 +33,8 @@ from neuropil.networks.inference import predict
 from neuropil.networks.sampling import SectionStatistics
 from neuropil.networks.warp import random_places, warp
 from neuropil.networks.znn import network_of
-from neuropil.report.pictures import ORANGE, draw, outlines, paint, png_uri
+from neuropil.report.gallery import segmentation_picture
+from neuropil.report.pictures import ORANGE, draw, link_colours, outlines, paint, png_uri
 from neuropil.segmentation.affinities import affinities_from_boundary_map
 from neuropil.segmentation.linkage import (
     ConstantSize,
@@ -45,8 +55,12 @@ from neuropil.volume.znn import read_network
 
 SHAPE, VOXEL_SIZE = (3, 176, 176), (50.0, 8.0, 8.0)
 SECTION = 1
+CHAIN = 128  # side of each picture of the README's strip
 CUTS = (0.97, 0.85, 0.3)
 FLAWS = {"gaps": 0.02, "false_boundaries": 0.08, "noise": 0.03}
+TUTORIAL, LESSON = Path(__file__).parent / "tutorial.md", 30
+"""The page whose commands are run, and the section of it that is shown."""
+WITH_BROWSER = ("view",)
 Picture = NDArray[np.uint8]
 
 
@@ -54,6 +68,7 @@ def main(folder: Path) -> None:
     """Write all pictures into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     made = {**pictures(), **pictures_of_augmentation(), **pictures_of_skeletons(), **pictures_of_data()}
+    made |= pictures_of_tutorial()
     for name, picture in made.items():
         uri = png_uri(picture.repeat(2, axis=0).repeat(2, axis=1))
         (folder / f"{name}.png").write_bytes(base64.b64decode(uri.partition(",")[2]))
@@ -72,15 +87,17 @@ def pictures() -> dict[str, Picture]:
     tree = merge_tree(edges.contract(lookup), int(lookup.max()))
     truth = tissue.ids[SECTION]
     cuts = [paint(apply_lookup(merged, cut(tree, threshold)), truth) for threshold in CUTS]
-    gap = np.full((SHAPE[1], 4, 3), 255, np.uint8)
+    coloured = np.stack([_grey(links[c, SECTION]) for c in (0, 1, 2)], axis=-1)
+    made = [np.repeat(tissue.image[SECTION, ..., None], 3, axis=-1), coloured, paint(fragments[0]), cuts[1]]
     return {
+        "chain": _strip([one[:CHAIN, :CHAIN] for one in made]),
         "image": tissue.image[SECTION],
         "labels": paint(truth),
         "boundary": _grey(boundary[SECTION]),
-        "affinities": np.stack([_grey(links[c, SECTION]) for c in (0, 1, 2)], axis=-1),
+        "affinities": coloured,
         "fragments": paint(fragments[0]),
         "edges": draw_edges(fragments[0], edges),
-        "cuts": np.concatenate([part for one in cuts for part in (one, gap)][:-1], axis=1),
+        "cuts": _strip(cuts),
         "segmentation": draw(cuts[1], outlines(truth), (255, 255, 255)),
     }
 
@@ -114,9 +131,13 @@ def pictures_of_augmentation() -> dict[str, Picture]:
 
 def _side_by_side(patch: Patch) -> Picture:
     grey_levels = np.clip(patch.image * 45 + 128, 0, 255).astype(np.uint8)
-    gap = np.full((patch.image.shape[1], 4, 3), 255, np.uint8)
-    sections = [draw(one, outlines(ids), ORANGE) for one, ids in zip(grey_levels, patch.labels)]
-    return np.concatenate([part for one in sections for part in (one, gap)][:-1], axis=1)
+    return _strip([draw(one, outlines(ids), ORANGE) for one, ids in zip(grey_levels, patch.labels)])
+
+
+def _strip(made: Sequence[Picture]) -> Picture:
+    """Lay pictures (y, x, 3) side by side."""
+    gap = np.full((made[0].shape[0], 4, 3), 255, np.uint8)
+    return np.concatenate([part for one in made for part in (one, gap)][:-1], axis=1)
 
 
 def pictures_of_skeletons() -> dict[str, Picture]:
@@ -135,6 +156,32 @@ def pictures_of_skeletons() -> dict[str, Picture]:
     return {"skeletons": picture}
 
 
+def pictures_of_tutorial() -> dict[str, Picture]:
+    """Run the commands of the tutorial in a folder of their own and return what they made, one section of it."""
+    text = TUTORIAL.read_text().replace("\\\n", " ")
+    calls = [shlex.split(line)[1:] for line in re.findall(r"^ {4}(neuropil .*)$", text, re.MULTILINE)]
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        for call in calls:
+            if call[0] not in WITH_BROWSER and (code := command([*call, "--quiet"])):
+                raise RuntimeError(f"neuropil {shlex.join(call)} ended with {code}")
+        image, truth, fragments, neurons = (
+            _section(f"lesson/{name}")
+            for name in ("tissue.h5:raw", "tissue.h5:labels", "fragments.h5:ids", "neurons.h5:ids")
+        )
+        links = _section("lesson/affinities.h5:affinities")
+    return {
+        "tutorial_image": _strip([np.repeat(image[..., None], 3, axis=-1), paint(truth)]),
+        "tutorial_affinities": _strip([link_colours(links), paint(fragments, truth)]),
+        "tutorial_neurons": _strip([segmentation_picture(neurons, truth), paint(truth)]),
+    }
+
+
+def _section(uri: str) -> NDArray[Any]:
+    """Read the section of the tutorial's volumes that is shown, whatever their axes."""
+    with open_volume(uri) as volume:
+        return volume.read(Box((LESSON, 0, 0), (LESSON + 1, *volume.spatial_shape[1:])))[..., 0, :, :]
+
+
 def pictures_of_data() -> dict[str, Picture]:
     """Return a section of piriform cortex beside its boundary map by ZNN's N4, where their files are found."""
     try:
@@ -146,8 +193,7 @@ def pictures_of_data() -> dict[str, Picture]:
     groups = read_network(weights).groups
     standardised = SectionStatistics.of(image.__getitem__, 1).apply(image, slice(None))
     boundary = predict(network_of(groups, groups, "n4"), [standardised])
-    gap = np.full((image.shape[1], 4), 255, np.uint8)
-    return {"piriform_n4": np.concatenate([image[0], gap, _grey(boundary[0])], axis=1)}
+    return {"piriform_n4": _strip([np.repeat(one[..., None], 3, axis=-1) for one in (image[0], _grey(boundary[0]))])}
 
 
 def draw_edges(fragments: NDArray[np.uint64], edges: Edges) -> Picture:

@@ -51,6 +51,19 @@ def test_a_patch_is_a_function_of_seed_and_index():
     assert not np.array_equal(one(0).image, one(1).image)
 
 
+def test_a_batch_is_patches_one_after_another():
+    one, three = (AffinitySampler([columns()], SMALL, (4, 16, 16), 3, EM_AUGMENTATION, batch=n) for n in (1, 3))
+    made = three(2)
+    assert made.image.shape == (3, 4, 16, 16)
+    assert made.target.shape == (3, 5, 4, 16, 16)
+    for k in range(3):
+        np.testing.assert_array_equal(made.image[k], one(6 + k).image)
+        np.testing.assert_array_equal(made.target[k], one(6 + k).target)
+    assert three.labelled == (12, 16, 16)
+    with pytest.raises(InputError, match="batch must be at least 1; got 0"):
+        replace(one, batch=0)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.booleans())
 def test_targets_are_the_links_of_what_the_image_shows(seed, isotropic):

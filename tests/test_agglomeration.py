@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 import reference_agglomeration as reference
@@ -13,8 +15,11 @@ from strategies import affinities, ids, labels, read_only
 from neuropil.errors import InputError
 from neuropil.labels import apply_lookup, contingency, relabel
 from neuropil.segmentation import agglomeration
+from neuropil.segmentation.affinities import NEAREST, Affinities
+from neuropil.segmentation.affinity_moves import clear_leaving
 from neuropil.segmentation.agglomeration import agglomerate
 from neuropil.segmentation.contacts import Contacts, region_contacts
+from neuropil.segmentation.decoding import Decoder, decode
 from neuropil.segmentation.linkage import cut
 from neuropil.segmentation.watershed import watershed
 
@@ -193,6 +198,24 @@ def test_constant_volumes(shape, value, dtype):
         assert tree.affinity.size == own.size - 1
         assert np.ptp(tree.affinity) == 0 if tree.affinity.size else True
         assert cut(tree, 0).tolist() == [0] + [1] * own.size
+
+
+@pytest.mark.parametrize("method", ["watershed", "size", "mean", "quantile", "mutex", "multicut"])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_every_decoder_takes_constant_volumes(method, dtype):
+    if method == "multicut":
+        pytest.importorskip("bioimage_cpp")
+    offsets = (*NEAREST, (0, 0, -2))
+    for shape, value in product([(1, 1, 1), (1, 1, 3), (3, 4, 5)], [0, 0.5, 1]):
+        values = np.full((4, *shape), value * (255 if dtype == np.uint8 else 1), dtype)
+        clear_leaving(values, offsets)
+        labels = decode(Affinities(values, offsets), Decoder(method=method, dust=0, merge_threshold=0.3)).segmentation
+        assert labels.shape == shape
+        expected = {0} if value == 0 or shape == (1, 1, 1) else {1}
+        if method != "mutex" or value != 0.5:  # where near and far links weigh the same, ties decide
+            assert set(labels.ravel().tolist()) == expected
+        else:
+            assert labels.min() > 0 or shape == (1, 1, 1)
 
 
 def test_bad_input_is_one_sentence():

@@ -58,6 +58,7 @@ def test_with_the_packaged_model_nothing_is_trained_and_nothing_done_twice(small
     assert page.count("<img") == 3 * (4 + len(names))
     # What is written is what was scored.
     labels, truth = load(run / "segmentation.h5:ids"), load(run / "data/stack.h5:labels")[50:60]
+    assert (load(run / "segmentation.h5:image") == load(run / "data/stack.h5:raw")[50:60]).all()
     errors = {row["tested"]["adapted_rand_error"] for row in record["rows"] if row["name"].startswith("affinity")}
     assert adapted_rand_error(contingency(labels, truth)).error in errors
     before = (run / "affinities.h5").stat().st_mtime_ns

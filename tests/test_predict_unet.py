@@ -21,6 +21,7 @@ from neuropil.networks.rsunet import RSUNet, UNetArchitecture
 from neuropil.networks.sampling import SectionStatistics
 from neuropil.stages.affinities import read_affinities
 from neuropil.volume import exists, open_volume
+from neuropil.volume.resampled import ResampledVolume
 
 OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, -3, 0), (0, 0, -3))
 SMALL = UNetArchitecture("small", (2, 4), pooling=((1, 2, 2),), offsets=OFFSETS)
@@ -87,6 +88,24 @@ def test_options_reach_the_network(job, tmp_path):
     np.testing.assert_array_equal(load(tmp_path / "b.zarr"), load(tmp_path / "c.zarr"))
 
 
+def test_resampled(job, tmp_path):
+    """As if the image had been stored at the model's voxel size; affinities stay on that grid, and say so."""
+    model = load_model(tmp_path / "unet.safetensors")
+    save_model(tmp_path / "fine.safetensors", Model(model.networks, model.card | {"voxel_sizes": [[50.0, 6.0, 6.0]]}))
+    with open_volume(f"{tmp_path}/s.h5:raw") as image:
+        view = ResampledVolume(image, image.metadata.voxel_size, (50.0, 6.0, 6.0))
+        place = {"voxel_size": view.metadata.voxel_size, "offset": OFFSET}
+        store(f"{tmp_path}/s.h5:at_model", view.read(), kind="image", **place)
+    job = [*job, "--weights", tmp_path / "fine.safetensors", "--dtype", "float32"]
+    good(*job, "--output", tmp_path / "a.zarr", "--resample")
+    good(*job, "--output", tmp_path / "b.zarr", "--input", f"{tmp_path}/s.h5:at_model")
+    np.testing.assert_array_equal(load(tmp_path / "a.zarr"), load(tmp_path / "b.zarr"))
+    with open_volume(str(tmp_path / "a.zarr")) as made, open_volume(str(tmp_path / "b.zarr")) as straight:
+        assert made.spatial_shape == view.shape != (6, 40, 44)
+        assert made.metadata.voxel_size == pytest.approx(straight.metadata.voxel_size)
+        assert made.metadata.offset == straight.metadata.offset
+
+
 def test_memory_does_not_change_a_bit(job, tmp_path, monkeypatch):
     good(*job, "--output", tmp_path / "whole.zarr", "--dtype", "float32")
     grid = PatchGrid((6, 40, 44), PATCH)
@@ -125,7 +144,6 @@ def test_refusals_leave_nothing(job, tmp_path):
     bad, chain = store(tmp_path / "v.h5:nan", nan), pair(tmp_path / "pair.safetensors")
     with untouched(tmp_path):
         assert "tile is for boundary networks; a U-Net takes --patch" in sentence(*job, *out, "--tile", "1,8,8")
-        assert "affinities link voxels of the image's own grid" in sentence(*job, *out, "--resample")
         assert "patch must be multiples of (1, 2, 2)" in sentence(*job, *out, "--patch", "4,15,16")
         assert "must be three positive" in sentence(*job, *out, "--patch", "0,16,16")
         assert "along y they must overlap by at least 3 voxels" in sentence(*job, *out, "--patch", "4,4,16")

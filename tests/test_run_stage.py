@@ -18,6 +18,7 @@ from small import OFFSET, VOXEL_SIZE, command, good, load, sentence, store, unto
 from neuropil.blockwise import Outcome, SerialPool
 from neuropil.geometry import Box
 from neuropil.segmentation.affinities import NEAREST
+from neuropil.stages.fragment_graph import load_graph
 from neuropil.stages.run_steps import Job
 from neuropil.volume import open_volume
 
@@ -69,6 +70,24 @@ def test_blocks_give_the_segmentation_of_the_whole(
     steps = json.loads((tmp_path / "ids.zarr.json").read_text())["steps"]
     assert steps["fragments"]["blocks"] == steps["segmentation"]["blocks"] == count_blocks(block)
     assert steps["linkage"]["peak_mb"] > 10
+
+
+@pytest.mark.parametrize("block", ["14,40,44", "5,13,44"])
+def test_fragments_and_their_graph_are_those_of_the_whole(tmp_path: Path, affinities: str, block: str) -> None:
+    whole = ["--output", f"{tmp_path}/w.zarr", "--fragments", f"{tmp_path}/wf.zarr", "--method", "mean", *HOW]
+    good("segment", "--input", affinities, *whole)
+    words = ["run", "--input", affinities, "--output", f"{tmp_path}/r.zarr", *HOW, "--block", block]
+    words += ["--executor", "serial", "--fragments", f"{tmp_path}/rf.zarr"]
+    good(*words)
+    np.testing.assert_array_equal(load(f"{tmp_path}/rf.zarr"), load(f"{tmp_path}/wf.zarr"))
+    ours, theirs = (load_graph(f"{tmp_path}/{name}.zarr") for name in ("rf", "wf"))
+    real = theirs.affinity > 0
+    for name in ("u", "v", "affinity"):
+        np.testing.assert_allclose(getattr(ours, name)[ours.affinity > 0], getattr(theirs, name)[real], rtol=1e-6)
+    np.testing.assert_array_equal(ours.segments, theirs.segments)
+    np.testing.assert_array_equal(ours.segments[load(f"{tmp_path}/rf.zarr").astype(int)], load(f"{tmp_path}/r.zarr"))
+    with untouched(tmp_path):
+        assert "rf.zarr exists" in sentence(*words, "--output", f"{tmp_path}/new.zarr")
 
 
 @pytest.mark.parametrize("suffix", ["precomputed", "n5", "h5"])

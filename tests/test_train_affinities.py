@@ -87,6 +87,17 @@ def test_what_begins_with_another_s_weights_or_goes_on(tmp_path: Path, toml: Pat
     assert "they are of another architecture" in sentence("train", tuned, *wider)
 
 
+def test_batches(tmp_path: Path, toml: Path) -> None:
+    batch = ["--set", "train.networks.affinities.batch=3", "--set", "train.networks.affinities.updates=2"]
+    good("train", toml, *batch, "--output", tmp_path / "three")
+    weights = [load_model(tmp_path / "three/model.safetensors").unet.output.weight]
+    good("train", toml, *batch[2:], "--output", tmp_path / "one")
+    weights.append(load_model(tmp_path / "one/model.safetensors").unet.output.weight)
+    assert not (weights[0] == weights[1]).all()
+    changed = ["--set", "train.networks.affinities.batch=2", "--output", tmp_path / "three"]
+    assert "batch" in sentence("train", toml, *batch[2:], *changed)
+
+
 def test_a_mask_and_values_hide_voxels(tmp_path: Path, data: Path, toml: Path) -> None:
     labels = load(f"{data}:labels").astype(np.int64)
     labels[:, :, 30:] = -1

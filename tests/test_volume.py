@@ -16,13 +16,14 @@ import h5py
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import tensorstore
 import tifffile
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import neuropil.volume as volumes
-from neuropil.errors import VolumeNotFound
+from neuropil.errors import InputError, VolumeNotFound
 from neuropil.geometry import Box, grid
 
 SIZE, OFFSET = (40.0, 4.0, 5.0), (80.0, 12.0, 20.0)
@@ -360,6 +361,37 @@ def test_chunk_shape_is_the_unit_of_writing(tmp_path: Path, name: str) -> None:
         uri, shape=(9, 100, 100), dtype="uint8", voxel_size=SIZE, chunk_shape=(4, 30, 37)
     ) as volume:
         assert volume.chunk_shape == (4, 30, 37)
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_some_channels(tmp_path: Path, name: str) -> None:
+    array, uri = np.random.default_rng(0).random((12, 5, 30, 40), np.float32), place(tmp_path, name)
+    make(uri, array)
+    box = Box((1, 2, 3), (5, 30, 33))
+    with volumes.open_volume(uri) as volume:
+        for channels in (slice(0, 3), slice(4, 12, 4), slice(None)):
+            np.testing.assert_array_equal(volume.read(box, channels), array[(channels, *box.slices)])
+        assert volume.read(channels=slice(2, 3)).flags.c_contiguous
+
+
+def test_other_channels_stay_on_disk(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).random((12, 16, 64, 64), np.float32)
+    make(f"{tmp_path}/v.zarr", array)
+
+    def amount(channels: slice | None) -> int:
+        name = "/tensorstore/kvstore/file/bytes_read"
+        before = tensorstore.experimental_collect_matching_metrics(name)[0]["values"][0]["value"]
+        with volumes.open_volume(f"{tmp_path}/v.zarr") as volume:
+            volume.read(channels=channels)
+        return int(tensorstore.experimental_collect_matching_metrics(name)[0]["values"][0]["value"] - before)
+
+    assert amount(slice(0, 3)) < 0.3 * amount(None)
+
+
+def test_channels_of_a_volume_without(tmp_path: Path) -> None:
+    make(f"{tmp_path}/v.zarr", example("image"))
+    with volumes.open_volume(f"{tmp_path}/v.zarr") as volume, pytest.raises(InputError, match="channels are for"):
+        volume.read(channels=slice(0, 3))
 
 
 def test_folder_order_is_natural_and_grey_colour_images_are_read(tmp_path: Path) -> None:

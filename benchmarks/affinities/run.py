@@ -24,6 +24,7 @@ import spoilt
 
 from neuropil.geometry import Box
 from neuropil.networks.checkpoint import load_model
+from neuropil.networks.packaged import weights_path
 from neuropil.segmentation.affinities import NEAREST
 from neuropil.segmentation.decoding import METHODS, Decoder
 from neuropil.stages import convert, predict, train
@@ -38,6 +39,7 @@ EXAMPLES = HERE.parent.parent / "examples"
 # Sections to tune on and to test on; neither is trained on, and checkpoints are not chosen by the latter.
 SECTIONS = {"ac4": ((80, 90), (90, 100)), "fib25": ((116, 146), (150, 180))}
 RIVALS = {"ac4": {}, "fib25": {"its watershed": "oversegmentation", "flood-filling network": "ffn_segmentation"}}
+PACKAGED = {"ac4": "affinity-ssem", "fib25": "affinity-fib"}
 VARIANTS = ("all", "nearest", "no_defects")
 CLEAN = {"misalign": 0, "missing": 0, "out_of_focus": 0, "noise": 0}
 GRID = [(low, size, dust) for low in (0.05, 0.2, 0.4) for size in (0, 256) for dust in (0, 256)]
@@ -47,7 +49,9 @@ def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default=",".join(SECTIONS))
-    parser.add_argument("--variants", default=",".join(VARIANTS), help="all: 12 links, all of the augmentation")
+    parser.add_argument(
+        "--variants", default=",".join(VARIANTS), help="all: 12 links, all of the augmentation; packaged"
+    )
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--updates", type=int, help="instead of the example's")
     parser.add_argument("--architecture", help="instead of the example's, for --spoilt: rsunet_tiny learns faster")
@@ -98,19 +102,28 @@ def run(data: str, variant: str, seed: int, args) -> None:
 
 
 def run_spoilt(data: str, variant: str, seed: int, args) -> None:
-    """Train one network, then score clean and spoilt sections, if there is no result yet."""
+    """Train one network, or take the packaged one, then score clean and spoilt sections, if there is no result yet."""
     config = configured(data, variant, seed, args.updates, args.architecture)
-    path = args.results / f"{config.output.name}-spoilt.json"
+    name = config.output.name if variant != "packaged" else f"{data}-packaged"
+    path = args.results / f"{name}-spoilt.json"
     if path.exists():
         return
     prepare(config)
-    train.run(config)
-    scores = spoilt.measure(
-        config.output / "model.safetensors", config.stacks[0], SECTIONS[data], args.draws, best_mean
-    )
-    name, updates = load_model(config.output / "model.safetensors").unet.architecture.name, config.networks[0].updates
-    about = {"data": data, "variant": variant, "network": name, "updates": updates, "seed": seed, "draws": args.draws}
+    if variant == "packaged":
+        weights = weights_path(PACKAGED[data])
+    else:
+        train.run(config)
+        weights = config.output / "model.safetensors"
+    model = load_model(weights)
+    scores = spoilt.measure(weights, config.stacks[0], SECTIONS[data], args.draws, best_mean)
+    about = {"data": data, "variant": variant, "seed": seed, "draws": args.draws}
+    about |= {"network": model.unet.architecture.name, "updates": updates_of(model.card)}
     path.write_text(json.dumps(about | {"spoilt": scores, "versions": versions()}) + "\n")
+
+
+def updates_of(card: dict) -> int:
+    """Return how many updates a card speaks of."""
+    return card["updates"] if "updates" in card else card["training"]["updates"]
 
 
 def configured(

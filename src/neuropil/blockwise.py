@@ -147,6 +147,12 @@ class Ledger:
         return {(entry["step"], Box(tuple(entry["start"]), tuple(entry["stop"]))) for entry in entries}
 
 
+def unfinished_blocks(folder: Path) -> int:
+    """Return how many blocks a ledger's folder holds as done, without making it anew."""
+    path = folder / "done.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
 def run_blocks(
     ledger: Ledger,
     name: str,

@@ -1,7 +1,7 @@
 """argv -> config -> stage; prints its summary and returns the exit code.
 
-0 done; 2 bad input, configuration or a file that cannot be written (one sentence on stderr); 130 stopped by the user
-(the same command continues); 1 our own fault.
+0 done; 2 bad input, configuration or a file that cannot be written (one sentence on stderr), or something that was
+checked is not sound; 130 stopped by the user (the same command continues); 1 our own fault.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _run_stage(verb: str, stage: types.ModuleType, given: dict[str, Any]) -> int
         write_json(Path(common["json"]), result.data)
     if result.summary:
         print(result.summary)
-    return 0
+    return 0 if result.sound else 2
 
 
 def _fail(sentence: str) -> int:
@@ -188,10 +188,14 @@ def _positional(stage: types.ModuleType, words: list[str], flags: dict[str, Any]
     values = [word for word in words if not word.endswith(".toml")]
     if len(files) > 1:
         raise InputError(f"give one .toml file; got {', '.join(files)}")
-    if len(values) > len(stage.POSITIONAL):
+    fields = stage.Config.model_fields
+    many = [name for name in stage.POSITIONAL if get_origin(fields[name].annotation) is list]  # the last one, if any
+    if len(values) > len(stage.POSITIONAL) and not many:
         expected = " ".join(stage.POSITIONAL) or "none"
         raise InputError(f"too many arguments: {' '.join(values)}; expected {expected}")
-    given = dict(zip(stage.POSITIONAL, values))
+    given: dict[str, Any] = dict(zip(stage.POSITIONAL, values))
+    for name in many if values else []:
+        given[name] = values[len(stage.POSITIONAL) - 1 :]
     twice = [name for name in given if name in flags]
     if twice:
         raise InputError(f"{twice[0]} is given twice: {given[twice[0]]} and --{twice[0]} {flags[twice[0]]}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -108,6 +109,12 @@ def available_memory() -> int:
     return max(0, min([free, *limits]))
 
 
+def memory_limit() -> int | None:
+    """Bytes that a container allows in all; None where none is set."""
+    limits = [limit for limit, _ in _container_limits() if limit < 1 << 60]  # version 1 writes "no limit" as 2**63
+    return min(limits, default=None)
+
+
 def _container_limits(
     root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> list[tuple[int, int]]:
@@ -134,11 +141,29 @@ def _container_limits(
 
 def has_bfloat16() -> bool:
     """Whether the processor computes in bfloat16; without, it is correct but far slower than float32."""
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(cpu_flags())
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return what the processor says it can do, such as "avx2"; empty where the system does not say."""
+    words: set[str] = set()
+    for line in _cpuinfo():
+        if line.lower().startswith(("flags", "features")):
+            words.update(line.partition(":")[2].split())
+    return frozenset(words)
+
+
+def cpu_name() -> str:
+    """Return the processor's name, or its architecture where the system does not say."""
+    names = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _cpuinfo() -> list[str]:
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        return Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags or " bf16" in flags
+        return []
 
 
 def _c_library() -> ctypes.CDLL | None:

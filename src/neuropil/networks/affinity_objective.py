@@ -89,10 +89,11 @@ class AffinityObjective:
         return ()
 
     def loss(self, network: RSUNet, sample: AffinitySample, forms: Sequence[Form]) -> Tensor:
-        """Return the loss per link of one patch."""
+        """Return the loss per link of one patch, or of a batch, in which all patches together are balanced."""
         device = next(network.parameters()).device
-        image = torch.from_numpy(sample.image)[None, None].to(device)
-        target = torch.from_numpy(sample.target)[None].to(device)
+        image, target = torch.from_numpy(sample.image), torch.from_numpy(sample.target)
+        image = image.reshape(-1, 1, *image.shape[-3:]).to(device)
+        target = target.reshape(-1, *target.shape[-4:]).to(device)
         dtype = dtype_of(network, self.precision)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             logits = network(image)

@@ -82,7 +82,13 @@ class LabelledStack:
 
 @dataclass(frozen=True)
 class AffinitySample:
-    """One training patch: image (z, y, x) float32; target (c, z, y, x) uint8, affinities 0 and 1, UNLABELLED 255."""
+    """Training patches.
+
+    Attributes
+    ----------
+    image : (z, y, x) float32, or (n, z, y, x) for a batch of several patches
+    target : (c, z, y, x) uint8, affinities 0 and 1, UNLABELLED 255; or (n, c, z, y, x)
+    """
 
     image: NDArray[np.float32]
     target: NDArray[np.uint8]
@@ -102,6 +108,7 @@ class AffinitySampler:
     flips, grey, elastic : see `neuropil.networks.augmentation`
     erosion : voxels within so many steps of another id become background
     isotropic : sections are not special: erosion works along z too, and flips turn patches about all axes
+    batch : patches of one update; the batch number i of n patches holds the patches i n ... i n + n - 1
 
     Raises
     ------
@@ -119,8 +126,11 @@ class AffinitySampler:
     elastic: float = 0.0
     erosion: int = 0
     isotropic: bool = False
+    batch: int = 1
 
     def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise InputError(f"batch must be at least 1; got {self.batch}")
         multiple = self.architecture.multiple
         if any(n < 1 or n % m for n, m in zip(self.patch, multiple)):
             raise InputError(f"patch must be multiples of {multiple} for '{self.architecture.name}'; got {self.patch}")
@@ -132,6 +142,13 @@ class AffinitySampler:
             raise InputError("the training stacks hold no labelled voxel")
 
     def __call__(self, index: int) -> AffinitySample:
+        """Return batch number `index`; of one patch it has no axis of its own."""
+        if self.batch == 1:
+            return self._draw(index)
+        drawn = [self._draw(index * self.batch + k) for k in range(self.batch)]
+        return AffinitySample(np.stack([one.image for one in drawn]), np.stack([one.target for one in drawn]))
+
+    def _draw(self, index: int) -> AffinitySample:
         """Return patch number `index`."""
         rng = np.random.default_rng((self.seed, index))
         stack = draw_stack(self.stacks, self.patch, rng)
@@ -145,8 +162,9 @@ class AffinitySampler:
 
     @property
     def labelled(self) -> tuple[int, int, int]:
-        """Shape (z, y, x) of what one patch learns from."""
-        return self.patch
+        """Shape of what one update learns from, as if the patches of a batch lay one above the other."""
+        z, y, x = self.patch
+        return (self.batch * z, y, x)
 
     @property
     def spacing(self) -> int:

@@ -191,6 +191,11 @@ class Sampler:
         if all((stack.target == UNLABELLED).all() for stack in self.stacks):
             raise InputError("the training stacks hold no labelled voxel")
 
+    @property
+    def batch(self) -> int:
+        """Each update learns from one patch."""
+        return 1
+
     def __call__(self, index: int) -> Sample:
         """Return patch number `index`."""
         rng = np.random.default_rng((self.seed, index))

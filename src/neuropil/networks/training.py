@@ -294,6 +294,7 @@ class _Run:
             "seed": self.sampler.seed,
             "patch": list(self.sampler.patch),
             "spacing": self.sampler.spacing,
+            "batch": self.sampler.batch,
             "architecture": self.network.architecture.to_dict(),
             "recipe": asdict(self.recipe),
             "stacks": [[stack.name, list(stack.image.shape)] for stack in self.sampler.stacks],
@@ -328,7 +329,7 @@ def _one_shape() -> Iterator[None]:
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path, recipe: Recipe) -> None:
     earlier = asdict(Recipe()) | before["recipe"]  # runs of earlier versions lack what came later
-    before = {"spacing": 1, **before, "recipe": earlier}
+    before = {"spacing": 1, "batch": 1, **before, "recipe": earlier}
     if recipe.schedule == "constant":  # then more updates only mean going on
         before = {**before, "updates": now["updates"]}
     flat = [{**one, **{f"recipe.{k}": v for k, v in one["recipe"].items()}} for one in (before, now)]

@@ -21,12 +21,12 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from neuropil import machine
 from neuropil.files import cache_folder, write_json
 from neuropil.networks.architecture import Architecture, Conv, Place, Pool, Size
 from neuropil.networks.layers import convolve, dropout, max_filter
@@ -135,9 +135,7 @@ def tune(
 def _device_name(device: str) -> str:
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    names = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.split(":")[1].strip() for line in names if line.startswith("model name")), "cpu")
-    return f"{model} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{machine.cpu_name()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from neuropil.report.data import Image, Labels
 from neuropil.report.gallery import figure, scale_mark, segmentation_picture
 from neuropil.report.markup import facts, score, strong_best, table, text
 from neuropil.report.page import document
-from neuropil.report.pictures import paint
+from neuropil.report.pictures import link_colours, paint
 
 COLUMNS = 4
 LEAD = (
@@ -110,7 +110,7 @@ def _section(one: AffinitySection) -> str:
     scale = "" if one.pixel_nm is None else scale_mark(one.image.shape[1], one.pixel_nm)
     figures = [
         figure(one.image, "<b>image</b>", scale),
-        figure(_colours(one.affinities), "<b>affinities</b> along z, y, x"),
+        figure(link_colours(one.affinities), "<b>affinities</b> along z, y, x"),
         figure(paint(one.fragments, one.truth), "<b>fragments</b>"),
         figure(paint(one.truth), "<b>truth</b>"),
         *(
@@ -119,9 +119,3 @@ def _section(one: AffinitySection) -> str:
         ),
     ]
     return f'<h3>Section {one.z}</h3><div class="matrix" style="--n:{COLUMNS}">{"".join(figures)}</div>'
-
-
-def _colours(affinities: Image | npt.NDArray[np.float32]) -> Image:
-    """Return (3, y, x) links as a picture."""
-    values = affinities if affinities.dtype == np.uint8 else np.rint(affinities * 255)
-    return np.moveaxis(values, 0, -1).astype(np.uint8)

@@ -3,6 +3,7 @@
     RUN/run.json                  resolved config, versions, timings, seeds, data with licence and citation
     RUN/<network>/log.jsonl       one JSON object per line: losses and validations; best.json beside it is the card
     RUN/evaluation/<model>.json   what `neuropil evaluate --json` wrote; <model>.npz beside it holds the pictures
+    RUN/.../OUTPUT.json            what commands noted beside their outputs (`collect_stages`)
 
 A run may be in progress or have been killed: the last line of a log may be cut short, and a resumed training may have
 logged some updates twice (the later line counts). A file that is broken in any other way is an error, not a gap.
@@ -12,15 +13,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from neuropil.errors import InputError, VolumeError, VolumeNotFound
 from neuropil.report.collect_pictures import collect_errors, collect_panels, load_pictures
+from neuropil.report.collect_stages import collect_stages, collect_sweeps
 from neuropil.report.data import (
     Decoder,
     DecoderScores,
+    InformationCurve,
     ModelScores,
     PixelError,
     RandCurve,
@@ -96,6 +99,8 @@ def collect_run(run: Path, *, sections: int = 3, crop: int = 512) -> ReportData:
         models=models,
         panels=panels,
         errors=collect_errors({names[path]: scores[path] for path in ranked}, pictures),
+        sweeps=collect_sweeps(run),
+        stages=collect_stages(run),
         training=tuple(sorted(training, key=lambda log: _rank(log.network, {}, order))),
         config=_mapping(about.get("config")),
         versions=_mapping(next((one["versions"] for one in (about, *scores.values()) if one.get("versions")), None)),
@@ -227,15 +232,24 @@ def _decoder_scores(content: Mapping[str, Any]) -> DecoderScores | None:
         interval=(interval[0], interval[1]) if len(interval) == 2 else None,
         f_per_section=tuple(_numbers(sections)),
         curve=_curve(_mapping(content.get("curve"))),
+        information=_information(_mapping(content.get("information"))),
     )
 
 
 def _curve(content: Mapping[str, Any]) -> RandCurve | None:
-    keys = ("threshold", "merge", "split", "f")
-    columns = [[_or_nan(value) for value in _sequence(content.get(key))] for key in keys]
-    if not columns[0] or len({len(column) for column in columns}) != 1:
-        return None
-    return RandCurve(*(tuple(column) for column in columns))
+    columns = _columns(content, ("threshold", "merge", "split", "f"))
+    return RandCurve(*columns) if columns else None
+
+
+def _information(content: Mapping[str, Any]) -> InformationCurve | None:
+    columns = _columns(content, ("threshold", "split", "merge"))
+    return InformationCurve(*columns) if columns else None
+
+
+def _columns(content: Mapping[str, Any], keys: Sequence[str]) -> list[tuple[float, ...]]:
+    """Return columns of one length; none where they are not."""
+    columns = [tuple(_or_nan(value) for value in _sequence(content.get(key))) for key in keys]
+    return columns if columns[0] and len({len(column) for column in columns}) == 1 else []
 
 
 def _pixel_error(content: Mapping[str, Any]) -> PixelError | None:

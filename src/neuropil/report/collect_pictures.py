@@ -38,12 +38,17 @@ SEGMENT_KEYS: Mapping[ErrorKind, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Pictures:
-    """Arrays of one model over the kept sections `z` (k,); each (k, y, x) or absent; `corner` is y, x."""
+    """Arrays of one model over the kept sections `z` (k,), each (k, y, x) or absent; affinities are (k, 3, y, x).
+
+    `corner` is y, x.
+    """
 
     z: tuple[int, ...]
     image: Image
     truth: Labels | None
     boundary: Image | None
+    affinities: Image | None
+    fragments: Labels | None
     segmentations: Mapping[Decoder, Labels]
     voxel_size: tuple[float, float, float] | None
     corner: tuple[int, int]
@@ -66,8 +71,8 @@ def load_pictures(path: Path, scores: Mapping[str, Any]) -> Pictures:
     shape = arrays["image"].shape if "image" in arrays else ()
     if len(shape) != 3 or 0 in shape:
         raise VolumeError(f"{path} must hold an image (k, y, x); got {shape or 'none'}")
-    for name in ("truth", "boundary", *get_args(Decoder)):
-        if name in arrays and arrays[name].shape != shape:
+    for name in ("truth", "boundary", "affinities", "fragments", *get_args(Decoder)):
+        if name in arrays and (*arrays[name].shape[:1], *arrays[name].shape[-2:]) != shape:
             raise VolumeError(f"{path}: {name} must have the image's shape {shape}; got {arrays[name].shape}")
     z = tuple(int(one) for one in np.ravel(arrays.get("z", np.arange(shape[0]))))
     if len(z) != shape[0]:
@@ -79,6 +84,8 @@ def load_pictures(path: Path, scores: Mapping[str, Any]) -> Pictures:
         image=_as_uint8(arrays["image"]),
         truth=arrays["truth"].astype(np.uint64) if "truth" in arrays else None,
         boundary=_as_uint8(arrays["boundary"]) if "boundary" in arrays else None,
+        affinities=_as_uint8(arrays["affinities"]) if "affinities" in arrays else None,
+        fragments=arrays["fragments"].astype(np.uint64) if "fragments" in arrays else None,
         segmentations={name: arrays[name].astype(np.uint64) for name in get_args(Decoder) if name in arrays},
         voxel_size=(float(size[0]), float(size[1]), float(size[2])) if len(size) == 3 and (size > 0).all() else None,
         corner=(int(corner[0]), int(corner[1])),
@@ -120,6 +127,8 @@ def panel_at(pictures: Mapping[str, Pictures], z: int) -> SectionPanel | None:
         picture = ModelPicture(
             model=name,
             boundary=None if one.boundary is None else one.boundary[k],
+            affinities=None if one.affinities is None else one.affinities[k],
+            fragments=None if one.fragments is None else one.fragments[k],
             segmentations={decoder: labels[k] for decoder, labels in one.segmentations.items()},
         )
         panel = dataclasses.replace(panel, models=(*panel.models, picture))

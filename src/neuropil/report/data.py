@@ -33,6 +33,15 @@ class RandCurve:
 
 
 @dataclass(frozen=True)
+class InformationCurve:
+    """Variation of information over the merge level, bits: H(proposal | truth) and H(truth | proposal)."""
+
+    threshold: tuple[float, ...]
+    split: tuple[float, ...]
+    merge: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class DecoderScores:
     """Scores of one way from boundary map to segmentation, at the threshold of best F.
 
@@ -66,6 +75,7 @@ class DecoderScores:
     interval: tuple[float, float] | None = None
     f_per_section: tuple[float, ...] = ()
     curve: RandCurve | None = None
+    information: InformationCurve | None = None
 
 
 @dataclass(frozen=True)
@@ -104,10 +114,14 @@ class ModelScores:
 
 @dataclass(frozen=True)
 class ModelPicture:
-    """One model on one section, cut like its panel: boundary map (y, x) uint8, 255 = boundary; segmentations uint64."""
+    """One model on one section, cut like its panel: boundary map (y, x) uint8, 255 = boundary; nearest affinities
+    (3, y, x) uint8, 255 = same object; fragments and segmentations uint64.
+    """
 
     model: str
     boundary: Image | None = None
+    affinities: Image | None = None
+    fragments: Labels | None = None
     segmentations: Mapping[Decoder, Labels] = field(default_factory=dict)
 
 
@@ -142,6 +156,63 @@ class SegmentationError:
     decoder: Decoder | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     panel: SectionPanel | None = None
+
+
+@dataclass(frozen=True)
+class FeatureRow:
+    """One network on one place: boundary map (y, x) uint8, and the chosen maps of the layer (n, y, x) uint8."""
+
+    network: str
+    boundary: Image
+    maps: Image
+
+
+@dataclass(frozen=True)
+class FeaturePanel:
+    """Feature maps of one layer of the networks of a chain, before and after recursion, on one crop of a section.
+
+    `channels` are the numbers of the maps that are shown; each has one scale of grey for all networks.
+    """
+
+    layer: str
+    z: int
+    image: Image
+    channels: tuple[int, ...]
+    rows: tuple[FeatureRow, ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What `neuropil tune` found: rows as its JSON has them, the best first; `about` says on what."""
+
+    name: str
+    rows: tuple[Mapping[str, Any], ...]
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """What a command, or a step of it in blocks, took.
+
+    Attributes
+    ----------
+    seconds : float
+        Wall-clock time; of a step, the sum over its blocks.
+    peak_mb : float or None
+        Most memory that one process held, MB.
+    voxels, blocks : int or None
+    steps : tuple of StageTime
+    unfinished : bool
+        It was not done when this was read.
+    """
+
+    name: str
+    seconds: float
+    peak_mb: float | None = None
+    voxels: int | None = None
+    blocks: int | None = None
+    steps: tuple[StageTime, ...] = ()
+    unfinished: bool = False
 
 
 @dataclass(frozen=True)
@@ -202,6 +273,9 @@ class ReportData:
     models: tuple[ModelScores, ...] = ()
     panels: tuple[SectionPanel, ...] = ()
     errors: tuple[SegmentationError, ...] = ()
+    features: tuple[FeaturePanel, ...] = ()
+    sweeps: tuple[Sweep, ...] = ()
+    stages: tuple[StageTime, ...] = ()
     training: tuple[TrainingLog, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)

@@ -15,10 +15,11 @@ from neuropil.report.data import (
     SegmentationError,
 )
 from neuropil.report.markup import details, missing, table, text
-from neuropil.report.pictures import draw, highlight, outlines, paint, png_uri, scale_bar
+from neuropil.report.pictures import draw, highlight, link_colours, outlines, paint, png_uri, scale_bar
 
 WHITE = (255, 255, 255)
 ROWS: tuple[Decoder, ...] = ("components", "watershed", "segmentation")
+MODEL_ROWS = ("boundary map", "affinities along z, y, x", "fragments", *ROWS)
 
 
 def sections_part(data: ReportData) -> str:
@@ -26,10 +27,11 @@ def sections_part(data: ReportData) -> str:
     if not data.panels:
         return missing("No pictures were kept.", "neuropil evaluate run.toml")
     lead = (
-        '<p class="lead">Boundary maps: black is boundary, probability 1. Segmentations: black is background, white is '
-        "a border between true objects where the segmentation has no background. A segment that is the largest piece "
-        "of a true object has that object’s colour, so a foreign colour is a split, and a colour that crosses a white "
-        "line is a merge. Click a picture to enlarge it.</p>"
+        '<p class="lead">Boundary maps: black is boundary, probability 1. Affinities: red, green and blue are the '
+        "links to the voxel before in z, y and x; white is inside, black is boundary. Segmentations: black is "
+        "background, white is a border between true objects where the segmentation has no background. A segment that "
+        "is the largest piece of a true object has that object’s colour, so a foreign colour is a split, and a colour "
+        "that crosses a white line is a merge. Click a picture to enlarge it.</p>"
     )
     return lead + "".join(_section(panel) for panel in data.panels)
 
@@ -59,11 +61,14 @@ def _section(panel: SectionPanel) -> str:
     place = f"{height} × {width} voxels from y {y}, x {x}"
     if panel.voxel_size is None:
         place += "; voxel size unknown, so no scale bar"
-    columns = [_reference_column(panel), *(_model_column(one, panel) for one in panel.models)]
+    models = [_model_column(one, panel) for one in panel.models]
+    # A row is a kind of picture; cells of what a model lacks stay empty, so that models remain in line.
+    kept = [row for row in range(len(MODEL_ROWS)) if any(column[row] for column in models)]
+    columns = [_reference_column(panel), *([column[row] for row in kept] for column in models)]
     rows = max(len(column) for column in columns)
-    # A row is a kind of picture; the cells of absent ones stay empty so that the columns remain in line.
-    kept = [row for row in range(rows) if any(row < len(column) and column[row] for column in columns)]
-    cells = [(column[row] if row < len(column) else "") or "<figure></figure>" for row in kept for column in columns]
+    cells = [
+        (column[row] if row < len(column) else "") or "<figure></figure>" for row in range(rows) for column in columns
+    ]
     return (
         f"<h3>Section {panel.z}<small>{text(place)}</small></h3>"
         f'<div class="matrix" style="--n:{len(columns)}">{"".join(cells)}</div>'
@@ -80,14 +85,17 @@ def _reference_column(panel: SectionPanel) -> list[str]:
 
 
 def _model_column(one: ModelPicture, panel: SectionPanel) -> list[str]:
+    """Return one picture, or "", per row of `MODEL_ROWS`."""
     name = f"<b>{text(one.model)}</b>"
-    column = [figure(255 - one.boundary, f"{name} boundary map") if one.boundary is not None else ""]
-    for decoder in ROWS:
-        labels = one.segmentations.get(decoder)
-        column.append(
-            figure(segmentation_picture(labels, panel.truth), f"{name} {decoder}") if labels is not None else ""
-        )
-    return column
+    made = {decoder: segmentation_picture(labels, panel.truth) for decoder, labels in one.segmentations.items()}
+    found: dict[str, Image] = {str(decoder): picture for decoder, picture in made.items()}
+    if one.boundary is not None:
+        found["boundary map"] = 255 - one.boundary
+    if one.affinities is not None:
+        found["affinities along z, y, x"] = link_colours(one.affinities)
+    if one.fragments is not None:
+        found["fragments"] = paint(one.fragments, panel.truth)
+    return [figure(found[row], f"{name} {row}") if row in found else "" for row in MODEL_ROWS]
 
 
 def segmentation_picture(labels: Labels, truth: Labels | None) -> Image:

@@ -6,17 +6,23 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from neuropil.report.data import Decoder, DecoderScores, ModelScores, ReportData
+from neuropil.report.features import features_part
 from neuropil.report.gallery import errors_part, sections_part
-from neuropil.report.markup import details, duration, facts, missing, percent, plain, table, text, toml
+from neuropil.report.markup import details, duration, facts, missing, percent, plain, text, toml
+from neuropil.report.resources import resources_part
 from neuropil.report.scores import DEFINITIONS, curves_part, scores_part, training_part
 from neuropil.report.style import CSS
+from neuropil.report.sweeps import sweeps_part
 
 PARTS = (
     ("scores", "Scores"),
     ("curves", "Curves"),
     ("sections", "Sections"),
     ("errors", "Worst errors"),
+    ("features", "Feature maps"),
+    ("tuning", "Tuning"),
     ("training", "Training"),
+    ("resources", "Time and memory"),
     ("definitions", "Definitions"),
     ("provenance", "Provenance"),
 )
@@ -49,7 +55,10 @@ def render(data: ReportData) -> str:
         "curves": curves_part(data),
         "sections": sections_part(data),
         "errors": errors_part(data),
+        "features": features_part(data),
+        "tuning": sweeps_part(data.sweeps),
         "training": training_part(data),
+        "resources": resources_part(data),
         "definitions": _definitions(data),
         "provenance": _provenance(data),
     }
@@ -150,9 +159,6 @@ def _definitions(data: ReportData) -> str:
 
 def _provenance(data: ReportData) -> str:
     parts = [_data_notes(data)]
-    if data.timings:
-        rows = [[text(key), text(_time(value))] for key, value in data.timings.items()]
-        parts.append(table("Timings", ["step", "time"], rows))
     tables: tuple[tuple[str, Mapping[str, Any]], ...] = (("Hardware", data.hardware), ("Versions", data.versions))
     for title, content in tables:
         if content:
@@ -177,11 +183,6 @@ def _data_notes(data: ReportData) -> str:
         return missing("No word on the data: run.json names no source, licence or citation.")
     blocks = "".join(facts({key: plain(value) for key, value in one.items()}) for one in data.data_notes)
     return f"<h3>Data, licence and citation</h3>{blocks}"
-
-
-def _time(value: object) -> str:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return duration(float(value)) if is_number else plain(value)  # type: ignore[arg-type]
 
 
 def _footer(data: ReportData) -> str:

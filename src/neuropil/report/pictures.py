@@ -30,7 +30,18 @@ Colour = tuple[int, int, int]
 
 
 def png_uri(picture: Image) -> str:
-    """Return a `data:image/png` URI of a grey (y, x) or red-green-blue (y, x, 3) uint8 picture.
+    """Return a `data:image/png` URI of a picture; argument and errors are those of `png`.
+
+    Examples
+    --------
+    >>> png_uri(np.zeros((2, 3), np.uint8))[:22]
+    'data:image/png;base64,'
+    """
+    return "data:image/png;base64," + base64.b64encode(png(picture)).decode("ascii")
+
+
+def png(picture: Image) -> bytes:
+    """Return the PNG file of a grey (y, x) or red-green-blue (y, x, 3) uint8 picture.
 
     Raises
     ------
@@ -38,8 +49,8 @@ def png_uri(picture: Image) -> str:
 
     Examples
     --------
-    >>> png_uri(np.zeros((2, 3), np.uint8))[:22]
-    'data:image/png;base64,'
+    >>> png(np.zeros((2, 3), np.uint8))[:4]
+    b'\\x89PNG'
     """
     picture = np.ascontiguousarray(picture)
     grey, colour = picture.ndim == 2, picture.ndim == 3 and picture.shape[-1] == 3
@@ -60,8 +71,7 @@ def png_uri(picture: Image) -> str:
     # Of PNG's line filters, 0 (none) suits flat colours and 2 (difference to the line above) suits grey images.
     data = _deflate(rows, 0) if kind == 3 else min((_deflate(rows, 0), _deflate(rows - above, 2)), key=len)
     header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0))
-    file = b"\x89PNG\r\n\x1a\n" + header + palette + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
-    return "data:image/png;base64," + base64.b64encode(file).decode("ascii")
+    return b"\x89PNG\r\n\x1a\n" + header + palette + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
 
 
 def colours_of(ids: npt.NDArray[np.uint64]) -> Image:
@@ -121,6 +131,18 @@ def largest_pieces(labels: Labels, truth: Labels) -> Mapping[int, int]:
     object_of, piece_of = np.zeros(len(segments), np.int64), np.zeros(len(objects), np.int64)
     object_of[i], piece_of[j] = j, i
     return {int(segments[s]): int(objects[o]) for s, o in enumerate(object_of) if piece_of[o] == s}
+
+
+def link_colours(affinities: Image | npt.NDArray[np.float32]) -> Image:
+    """Turn links along z, y and x (3, y, x) into red, green and blue (y, x, 3): white inside, black between.
+
+    They are uint8, 255 = same object, or float32 in [0, 1].
+
+    >>> link_colours(np.ones((3, 4, 5), np.float32))[0, 0].tolist()
+    [255, 255, 255]
+    """
+    values = affinities if affinities.dtype == np.uint8 else np.rint(affinities * 255)
+    return np.ascontiguousarray(np.moveaxis(values, 0, -1).astype(np.uint8))
 
 
 def ids_by_size(labels: Labels) -> dict[int, int]:
@@ -208,6 +230,8 @@ def crop(panel: SectionPanel, centre: tuple[int, int] | None, size: int) -> Sect
         dataclasses.replace(
             one,
             boundary=None if one.boundary is None else one.boundary[cut],
+            affinities=None if one.affinities is None else one.affinities[:, *cut],
+            fragments=None if one.fragments is None else one.fragments[cut],
             segmentations={decoder: labels[cut] for decoder, labels in one.segmentations.items()},
         )
         for one in panel.models

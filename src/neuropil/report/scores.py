@@ -9,6 +9,7 @@ from typing import get_args
 from neuropil.report.charts import Axes, Bar, Range, Series, bar_chart, line_chart
 from neuropil.report.data import Decoder, DecoderScores, ModelScores, ReportData, TrainingLog
 from neuropil.report.markup import count, details, duration, missing, percent, score, strong_best, table, text
+from neuropil.report.trees import tree_charts
 
 BINS = 150
 DEFINITIONS = {
@@ -55,13 +56,14 @@ def scores_part(data: ReportData) -> str:
 
 
 def curves_part(data: ReportData) -> str:
-    """Return precision–recall curves of both decoders, and F over their thresholds."""
+    """Return precision–recall curves of both decoders, F over their thresholds, and the best merge tree's scores."""
     styles = model_styles(data)
     charts = [
         _rand_chart("Components: precision and recall over the threshold", "components", data.models, styles),
         _rand_chart("Watershed: precision and recall over the merge level", "watershed", data.models, styles),
         _f_chart("Components: how flat is the optimum?", "threshold", "components", data.models, styles),
         _f_chart("Watershed: how flat is the optimum?", "merge level", "watershed", data.models, styles),
+        tree_charts(data.models),
     ]
     if not any(charts):
         return missing("The evaluations hold no curves.", "neuropil evaluate run.toml")

@@ -82,6 +82,13 @@ svg .b2{fill:var(--c3)}
 svg .hatch-ground{fill:var(--c5)}
 svg .hatch-line{fill:var(--ground);opacity:.55}
 svg .whisker{stroke:var(--ink);stroke-width:1.3;fill:none}
+svg .cell{fill:var(--c1);shape-rendering:crispEdges}
+svg .bracket{stroke:var(--ink);stroke-width:1.6}
+svg .ring{fill:var(--ground);stroke:var(--ink);stroke-width:1.6}
+.chart svg.key.ramp{width:100px;height:12px;margin:0 6px}
+.meter{display:inline-block;width:150px;height:9px;background:var(--raised);vertical-align:1px}
+.meter i{display:block;height:100%;background:var(--c1)}
+.step{padding-left:18px;color:var(--soft)}
 .k0{--c:var(--c0)}.k1{--c:var(--c1)}.k2{--c:var(--c2)}.k3{--c:var(--c3)}.k4{--c:var(--c4)}.k5{--c:var(--c5)}.k6{
 --c:var(--c6)}
 .matrix{display:grid;grid-template-columns:repeat(var(--n),minmax(0,1fr));gap:8px;margin:8px 0 4px;

@@ -7,6 +7,7 @@ from typing import Any
 
 STAGES = {
     "info": "tell what neuropil believes about a volume, and why",
+    "doctor": "look at this machine and installation, and say what to do",
     "convert": "copy a volume into another format",
     "data": "list or fetch public data sets",
     "synthetic": "make a realistic stack with perfect truth",
@@ -18,11 +19,16 @@ STAGES = {
     "plan": "tell what a pipeline will take, or how a network runs on this machine",
     "segment": "turn a boundary map or affinities into a segmentation",
     "run": "from an image, or affinities, of any size to a segmentation, in blocks",
+    "verify": "check a finished output against its record: every block, inputs, versions",
     "verify-seams": "show on a crop that blocks give what the whole gives",
+    "view": "look at volumes in a browser, merge and split segments there",
+    "apply-edits": "write the segmentation as corrected in the viewer",
     "downsample": "add coarser copies to a volume, for viewers",
+    "export": "write labels for neuroglancer (with meshes), OME-Zarr or webKnossos",
     "skeletonize": "find the centre lines of labels",
     "tune": "find the parameters of segment on a crop with truth",
     "evaluate": "score boundary maps and segmentations against truth",
+    "suspects": "list where a segmentation is probably wrong, worst first",
     "benchmark": "score methods on several volumes in one table, with intervals",
     "crowd": "fuse many players' votes on segments into a consensus",
     "fuse": "fuse several people's annotations of one cube",
@@ -42,7 +48,8 @@ def module_of(verb: str) -> str:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage hands back: text for people, JSON-able data for programs."""
+    """What a stage hands back: text for people, JSON-able data for programs; `sound` is False if a check failed."""
 
     summary: str
     data: dict[str, Any] = field(default_factory=dict)
+    sound: bool = True

@@ -25,8 +25,8 @@ from neuropil.volume.copying import copy_volume
 AXES = ("c", "z", "y", "x")
 
 
-def read_affinities(volume: Volume, box: Box | None = None) -> Affinities:
-    """Read affinities with their offsets and mask; uint8 stays uint8 where it means s / 255.
+def read_affinities(volume: Volume, box: Box | None = None, channels: slice | None = None) -> Affinities:
+    """Read affinities, all or some channels, with their offsets and mask; uint8 stays uint8 where it means s / 255.
 
     Raises
     ------
@@ -34,7 +34,8 @@ def read_affinities(volume: Volume, box: Box | None = None) -> Affinities:
     """
     said = volume.metadata
     check_affinity_volume(volume)
-    values = volume.read(box)
+    values, offsets = volume.read(box, channels), said.offsets or ()
+    offsets = offsets if channels is None else offsets[channels]
     if values.dtype == np.uint8:
         values = _scaled_bytes(volume, values)
     elif said.scale is not None:
@@ -48,10 +49,10 @@ def read_affinities(volume: Volume, box: Box | None = None) -> Affinities:
                 raise InputError(
                     f"{known.uri} must have the shape of its affinities, {volume.shape}; got {known.shape}"
                 )
-            mask = known.read(box) != 0
-    clear_leaving(values, said.offsets or ())
+            mask = known.read(box, channels) != 0
+    clear_leaving(values, offsets)
     try:
-        return Affinities(values, said.offsets or (), mask)
+        return Affinities(values, offsets, mask)
     except InputError as error:
         raise InputError(f"{volume.uri}: {error}") from None
 

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import platform
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,12 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from neuropil import __version__, progress
+from neuropil import __version__, machine, progress
+from neuropil.config import StageConfig, dump
 from neuropil.errors import InputError, OutputExists
 from neuropil.geometry import Box
 from neuropil.volume import Volume, exists
 from neuropil.volume.base import VolumeBase
-from neuropil.volume.copying import copy_volume
+from neuropil.volume.copying import CopyReport, copy_volume
 from neuropil.volume.metadata import Kind, Metadata
 from neuropil.volume.uri import parse_uri
 
@@ -65,6 +67,24 @@ def versions() -> dict[str, Any]:
         "machine": platform.machine(),
         "system": platform.platform(),
         "cores": os.cpu_count(),
+    }
+
+
+def record_of(command: str, config: StageConfig, start: float) -> dict[str, Any]:
+    """Return what every command notes beside its output, for the report: configuration, versions, time and memory.
+
+    Parameters
+    ----------
+    command : its name
+    config : as it ran
+    start : `time.monotonic()` when it began
+    """
+    return {
+        "command": command,
+        "config": dump(config),
+        "versions": versions(),
+        "seconds": round(time.monotonic() - start, 2),
+        "peak_mb": round(machine.peak_resident() / 1e6),
     }
 
 
@@ -159,7 +179,7 @@ def write_volume(
     overwrite: bool,
     scale: float | None = None,
     offsets: Sequence[tuple[int, int, int]] | None = None,
-) -> None:
+) -> CopyReport:
     """Write an array, or what a function computes, as a whole volume; it appears under its name when it is complete.
 
     Raises
@@ -175,7 +195,7 @@ def write_volume(
     if offsets is not None:
         metadata = replace(metadata, offsets=tuple(offsets), one_means="same")
     with progress.show(lambda *_: None):  # soon done, and "convert" is not what the user asked for
-        copy_volume(source, uri, metadata=metadata, overwrite=overwrite)
+        return copy_volume(source, uri, metadata=metadata, overwrite=overwrite)
 
 
 def refuse_outputs(outputs: Iterable[str | None], source: str, *, overwrite: bool) -> None:

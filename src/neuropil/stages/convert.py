@@ -13,13 +13,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from neuropil.config import Offsets, Sections, StageConfig, TripleNm
+from neuropil.config import Offsets, Sections, StageConfig, TripleNm, dump
 from neuropil.errors import InputError
+from neuropil.files import write_json
 from neuropil.segmentation.affinity_conventions import CONVENTIONS, Tool
 from neuropil.stages import StageResult
 from neuropil.stages.affinities import beside, mask_name
-from neuropil.stages.common import refuse_outputs
+from neuropil.stages.common import refuse_outputs, sidecar, versions
 from neuropil.stages.convert_affinities import exported, imported
+from neuropil.stages.record import made
 from neuropil.volume import Metadata, Volume, open_volume
 from neuropil.volume.copying import copy_volume
 from neuropil.volume.metadata import Kind
@@ -82,6 +84,9 @@ def run(config: Config) -> StageResult:
         if metadata.mask is not None:
             metadata = _copy_mask(volume, metadata, config, options)
         report = copy_volume(source, config.output, metadata=metadata, dtype=config.dtype, **options)
+    record = {"config": dump(config), "versions": versions(), **made("convert", report, [config.input])}
+    if not parse_uri(config.output).remote:
+        write_json(sidecar(config.output, "json"), record)
     checked = ", read back and equal" if report.verified else ""
     size = "unknown" if metadata.voxel_size is None else " × ".join(f"{v:g}" for v in metadata.voxel_size) + " nm"
     shape = " × ".join(map(str, report.shape))

@@ -146,10 +146,12 @@ def run(config: Config) -> StageResult:
 
 
 def _write(data: _Data, best: _Segmented, output: Path) -> str:
-    """Write the segmentation of the tested sections where they lie in the stack; return its URI."""
+    """Write the segmentation of the tested sections where they lie in the stack, and their image; return its URI."""
     uri = f"{output / 'segmentation.h5'}:ids"
-    with open_volume(data.image) as image:
-        place = placed(image, _box(image.shape, data.tested_on))
+    with open_volume(data.image) as volume:
+        box = _box(volume.shape, data.tested_on)
+        place, image = placed(volume, box), volume.read(box)
+    write_volume(f"{output / 'segmentation.h5'}:image", image, kind="image", place=place, overwrite=True)
     write_volume(uri, best.segmentation, kind="labels", place=place, overwrite=True)
     return uri
 

@@ -8,6 +8,7 @@ instead: of a file, or made of the truth. Every score's definition is in docs/me
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ from neuropil.metrics.pixel_error import best_pixel_error, boundary_curve, pixel
 from neuropil.segmentation.boundary import boundary_from_labels
 from neuropil.segmentation.components import connected_components
 from neuropil.stages import StageResult
-from neuropil.stages.common import CREMI_UNLABELLED, read_boundary, section_box, versions
+from neuropil.stages.common import CREMI_UNLABELLED, read_boundary, record_of, section_box, versions
 from neuropil.stages.lines import Lines
+from neuropil.stages.panels import labels_at, links_at
 from neuropil.stages.run_length import RunLengthTask, score_run_length, table
 from neuropil.stages.scoring import Task, Watershed, score_components, score_watershed, scores_of, search_watershed
 from neuropil.volume import Volume, open_volume
@@ -48,6 +50,8 @@ class Config(StageConfig):
     segmentation: str | None = Field(None, description="URI of a segmentation, of this or any other program")
     truth: str | None = Field(None, description="URI of true ids, or of a drawing of the membranes")
     image: str | None = Field(None, description="URI of the image, for the report's pictures")
+    affinities: str | None = Field(None, description="URI of what was segmented, for the report's pictures")
+    fragments: str | None = Field(None, description="URI of its fragments, likewise")
     mask: str | None = Field(None, description="URI; voxels where it is 0 are not scored")
     sections: Sections | None = Field(None, description="sections of the proposal to score")
     truth_sections: Sections | None = Field(
@@ -90,6 +94,7 @@ class Config(StageConfig):
 
 def run(config: Config) -> StageResult:
     """Score one proposal."""
+    start = time.monotonic()
     if config.skeletons is not None:
         return _run_length(config)
     if (config.boundary is None) == (config.segmentation is None):
@@ -115,8 +120,6 @@ def run(config: Config) -> StageResult:
         "sections": [first, first + proposal.shape[0]],
         "voxel_size": size,
         "definitions": DEFINITIONS | {"sections": "2-D, pooled" if config.per_section else "3-D"},
-        "config": dump(config),
-        "versions": versions(),
     }
     pictures: dict[str, NDArray[Any]] = {"truth": truth}
     if config.segmentation is not None:
@@ -133,6 +136,7 @@ def run(config: Config) -> StageResult:
         scores["watershed"], pictures["watershed"] = score_watershed(task, watershed, fixed[2])
     errors = worst_errors(pictures["watershed"], truth, size or (1, 1, 1), scored)
     scores["errors"] = {"decoder": "watershed", **_places(errors, first)}
+    scores |= record_of("evaluate", config, start) | {"voxels": proposal.size}
     if config.run is not None:
         _keep(config, scores, pictures, errors, first)
     return StageResult(summary([scores]), scores)
@@ -269,8 +273,20 @@ def _keep(
     if "boundary" in pictures and pictures["boundary"].dtype != np.uint8:
         pictures = pictures | {"boundary": np.rint(pictures["boundary"] * 255).astype(np.uint8)}
     kept = {name: array[shown] for name, array in {**pictures, "image": image}.items()}
+    kept |= _made_from(config, shown, image.shape[1:])
     kept["z"] = np.array(shown) + first
     if scores["voxel_size"]:
         kept["voxel_size"] = np.array(scores["voxel_size"])
     with replacing(folder / f"{config.model}.npz") as part, part.open("wb") as file:
         np.savez_compressed(file, **kept)  # type: ignore[arg-type]  # keywords are names of arrays
+
+
+def _made_from(config: Config, shown: list[int], plane: tuple[int, ...]) -> dict[str, NDArray[Any]]:
+    """Read what the proposal was made from, in the sections that are shown."""
+    sections = [z + (config.sections[0] if config.sections else 0) for z in shown]
+    found: dict[str, NDArray[Any]] = {}
+    if config.affinities is not None:
+        found["affinities"] = links_at(config.affinities, sections, plane)
+    if config.fragments is not None:
+        found["fragments"] = labels_at(config.fragments, sections, plane)
+    return found

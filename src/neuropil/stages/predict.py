@@ -1,7 +1,8 @@
 """Run trained networks over a volume: image in, boundary map or affinities out, as the model has it.
 
-The output has the input's size. A recursive pair runs as one model, and a packaged model by its name. A U-Net runs in
-overlapping patches, whose affinities are blended. Stopped at any moment, the same command continues.
+The output has the input's size, but for affinities predicted at another voxel size: those link voxels of their own
+grid, and the output says how large they are. A recursive pair runs as one model, and a packaged model by its name. A
+U-Net runs in overlapping patches, whose affinities are blended. Stopped at any moment, the same command continues.
 """
 
 from __future__ import annotations
@@ -35,13 +36,15 @@ from neuropil.stages.common import (
     finite,
     image_box,
     placed,
+    record_of,
     refuse_outputs,
     sidecar,
-    versions,
     write_volume,
 )
 from neuropil.stages.predict_patches import copy_result, patch_grid, predict_patches, put, scratch
+from neuropil.stages.record import made
 from neuropil.volume import Volume, open_volume
+from neuropil.volume.copying import CopyReport
 from neuropil.volume.resampled import ResampledVolume, resample
 
 EXAMPLES = [
@@ -76,7 +79,10 @@ class Config(StageConfig):
     patch: Triple | None = Field(None, description="U-Nets: voxels z,y,x seen at once; default: as trained")
     overlap: float = Field(0.5, gt=0, lt=1, description="U-Nets: share of a patch that the next one holds too")
     channels: Literal["all", "nearest"] = Field("all", description="U-Nets: affinities to write")
-    resample: bool = Field(False, description="predict at the model's voxel size in y and x, not at the image's")
+    resample: bool = Field(
+        False,
+        description="predict at the model's voxel size in y and x; boundary maps come back on the image's grid",
+    )
     dtype: Literal["uint8", "float32"] = Field("uint8", description="on disk; uint8 stores values times 255")
     overwrite: bool = Field(False, description="replace an output that exists")
     fresh: bool = Field(False, description="forget unfinished work at the output")
@@ -101,33 +107,33 @@ def run(config: Config) -> StageResult:
         plan = _plan(config, model, volume)
         parameters = _parameters(config, model) | {"weights": fingerprint(weights), "values of the image": plan.image}
         ledger = Ledger(sidecar(config.output, "unfinished"), parameters, fresh=config.fresh)
-        shape, place = whole.shape, placed(source, whole)
+        place = placed(source, whole)
         try:
             if model.unet is not None:
-                made = predict_patches(config, model.unet, volume, plan, plan.grid, ledger)
-                shape = copy_result(config, model.unet, made, place)
+                result = predict_patches(config, model.unet, volume, plan, plan.grid, ledger)
+                report = copy_result(config, model.unet, result, place)
             else:
                 maps = _predict_chain(config, model, volume, plan, ledger)
-                _write(config, maps, plan.box.shape, shape, place)
+                report = _write(config, maps, plan.box.shape, whole.shape, place)
         except (NeuropilError, OSError):
             if not ledger.done:  # nothing to continue from
                 ledger.remove()
             raise
-    seconds = time.monotonic() - start
-    record = {
-        "config": dump(config),
+    record = record_of("predict", config, start) | {
         "weights_sha256": parameters["weights"],
         "model": model.name,
         "card": model.card,
         "predicted_at": volume.metadata.voxel_size,
-        "versions": versions(),
-        "seconds": round(seconds, 2),
+        "voxels": whole.size,
+        "steps": ledger.summary(),
+        **made("predict", report, [config.input]),
     }
     write_json(sidecar(config.output, "json"), record)
     ledger.remove()
-    what, rate = "affinities" if model.unet else "boundary map", whole.size / seconds / 1e3
-    text = f"{config.output}: {what} {shape} by {model.name}, {seconds:.1f} s, {rate:.1f} kvoxel/s"
-    return StageResult(text, {"output": config.output, "shape": shape, **record})
+    what, seconds = "affinities" if model.unet else "boundary map", time.monotonic() - start
+    rate = whole.size / seconds / 1e3
+    text = f"{config.output}: {what} {report.shape} by {model.name}, {seconds:.1f} s, {rate:.1f} kvoxel/s"
+    return StageResult(text, {"output": config.output, "shape": report.shape, **record})
 
 
 def _parameters(config: Config, model: Any) -> dict[str, Any]:
@@ -148,15 +154,9 @@ def _at_trained_size(config: Config, card: Mapping[str, Any], image: Volume) -> 
 
     Raises
     ------
-    InputError : it shall be resampled and one of the two voxel sizes is not known, or the model predicts affinities
+    InputError : it shall be resampled and one of the two voxel sizes is not known
     """
     trained, size = voxel_sizes(card), image.metadata.voxel_size
-    unet = card.get("outputs") == "affinities"
-    if config.resample and unet:
-        raise InputError(
-            "resample is for boundary networks, affinities link voxels of the image's own grid; resample the image with"
-            " `neuropil convert --resample Z,Y,X`"
-        )
     if config.resample and not trained:
         raise InputError(f"resample: the card of {config.weights} does not say at which voxel size it was trained")
     if config.resample and size is None:
@@ -172,10 +172,8 @@ def _at_trained_size(config: Config, card: Mapping[str, Any], image: Volume) -> 
         return ResampledVolume(image, size, wanted)
     if any(not a / ALIKE <= have <= b * ALIKE for have, a, b in list(zip(size, least, most))[1:]):
         log.warning(
-            "%s has voxels of %s nm, %s was trained at %s: expect a poor map; %s",
+            "%s has voxels of %s nm, %s was trained at %s: expect a poor map; --resample predicts at the model's size",
             image.uri, _nm(size), config.weights, " to ".join(dict.fromkeys(map(_nm, (least, most)))),
-            "resample the image with `neuropil convert --resample Z,Y,X`" if unet
-            else "--resample predicts at the model's size",
         )  # fmt: skip
     return image
 
@@ -300,13 +298,15 @@ def _section(box: Box, z: int) -> Box:
     return Box((box.start[0] + z, *box.start[1:]), (box.start[0] + z + 1, *box.stop[1:]))
 
 
-def _write(config: Config, maps: Path, made: tuple[int, ...], shape: tuple[int, ...], place: dict[str, Any]) -> None:
+def _write(
+    config: Config, maps: Path, small: tuple[int, ...], shape: tuple[int, ...], place: dict[str, Any]
+) -> CopyReport:
     """Copy the finished map into the output, a block at a time, from the shape it was made in to the input's."""
 
     def stored(part: Box) -> NDArray[Any]:
-        values = resample(partial(_cut, maps), made, shape, part).clip(0, 1)
+        values = resample(partial(_cut, maps), small, shape, part).clip(0, 1)
         return np.rint(values * 255).astype(np.uint8) if config.dtype == "uint8" else values
 
     source = ComputedVolume(shape, config.dtype, stored)
     scale = 1 / 255 if config.dtype == "uint8" else None
-    write_volume(config.output, source, kind="boundary", place=place, overwrite=config.overwrite, scale=scale)
+    return write_volume(config.output, source, kind="boundary", place=place, overwrite=config.overwrite, scale=scale)

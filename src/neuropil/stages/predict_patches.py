@@ -25,6 +25,7 @@ from neuropil.progress import Progress
 from neuropil.stages.common import ComputedVolume, write_volume
 from neuropil.volume import Volume
 from neuropil.volume.base import storage_errors
+from neuropil.volume.copying import CopyReport
 from neuropil.volume.uri import parse_uri
 
 if TYPE_CHECKING:
@@ -80,16 +81,15 @@ def predict_patches(config: Config, unet: RSUNet, volume: Volume, plan: Plan, gr
     return made
 
 
-def copy_result(config: Config, unet: RSUNet, made: Path, place: dict[str, Any]) -> tuple[int, ...]:
-    """Copy the finished affinities into the output, a block at a time; return their shape."""
+def copy_result(config: Config, unet: RSUNet, made: Path, place: dict[str, Any]) -> CopyReport:
+    """Copy the finished affinities into the output, a block at a time."""
     shape = np.load(made, mmap_mode="r").shape
     source = ComputedVolume(shape, config.dtype, lambda box: np.array(np.load(made, mmap_mode="r")[:, *box.slices]))
     offsets = [unet.architecture.offsets[channel] for channel in wanted_channels(config, unet)]
     scale = 1 / 255 if config.dtype == "uint8" else None
-    write_volume(
+    return write_volume(
         config.output, source, kind="affinities", place=place, overwrite=config.overwrite, scale=scale, offsets=offsets
     )
-    return tuple(shape)
 
 
 def wanted_channels(config: Config, unet: RSUNet) -> list[int]:

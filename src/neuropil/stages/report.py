@@ -9,17 +9,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field
 
 from neuropil.config import StageConfig
 from neuropil.errors import StorageFull, VolumeError
+from neuropil.networks.packaged import weights_path
 from neuropil.report.collect import collect_run
+from neuropil.report.data import FeaturePanel, ReportData
 from neuropil.report.page import headline, render
 from neuropil.stages import StageResult
+from neuropil.stages.panels import feature_panel_of, image_of
 
-EXAMPLES = ["neuropil report runs/vnc", "neuropil report runs/vnc --output vnc.html --sections 6 --crop 768"]
+EXAMPLES = [
+    "neuropil report runs/vnc",
+    "neuropil report runs/vnc --output vnc.html --sections 6 --crop 768",
+    "neuropil report runs/vnc --features conv3b",
+]
 POSITIONAL = ("run",)
 
 
@@ -30,11 +38,19 @@ class Config(StageConfig):
     output: Path | None = Field(default=None, description="the page to write; RUN/report.html if not given")
     sections: int = Field(default=3, ge=0, description="most sections to show as pictures")
     crop: int = Field(default=512, ge=16, description="largest side of those pictures, voxels, cut from the middle")
+    features: str | None = Field(
+        default=None, description="also show the maps of this layer, such as conv3b, in every network of the model"
+    )
+    weights: Path | None = Field(
+        default=None, description="features: model to look into; RUN/model.safetensors if not given"
+    )
 
 
 def run(config: Config) -> StageResult:
     """Collect the run, render it and write the page; an earlier page is replaced, but never by half of a new one."""
     data = collect_run(config.run, sections=config.sections, crop=config.crop)
+    if config.features is not None:
+        data = replace(data, features=(_features(config, data),))
     output = config.output if config.output is not None else config.run / "report.html"
     page = render(data)
     _write(output, page)
@@ -43,6 +59,12 @@ def run(config: Config) -> StageResult:
         summary="\n".join(line for line in lines if line),
         data={"report": str(output), "bytes": len(page.encode()), "models": [one.model for one in data.models]},
     )
+
+
+def _features(config: Config, data: ReportData) -> FeaturePanel:
+    image = image_of([one.config for one in data.models] if data.panels else [])
+    weights = config.weights if config.weights is not None else config.run / "model.safetensors"
+    return feature_panel_of(weights_path(weights), config.features or "", image, data.panels[0])
 
 
 def _write(output: Path, page: str) -> None:

@@ -23,9 +23,12 @@ from neuropil.files import write_json
 from neuropil.geometry import Box
 from neuropil.networks.packaged import weights_path
 from neuropil.stages import StageResult
-from neuropil.stages.common import fingerprint, image_box, placed, refuse_outputs, sidecar, versions
+from neuropil.stages.common import fingerprint, image_box, placed, record_of, refuse_outputs, sidecar
+from neuropil.stages.fragment_graph import save_graph
+from neuropil.stages.record import made as made_of
 from neuropil.stages.run_config import DECIDES_NOTHING, Config
 from neuropil.stages.run_files import Job
+from neuropil.stages.run_fragments import fragments_uri, graph_of, keep_fragments
 from neuropil.stages.run_order import run_in_order
 from neuropil.stages.run_output import Output, hand_over, labels_place, labels_step, output_steps
 from neuropil.stages.run_pool import pool_of, workers_of
@@ -78,8 +81,9 @@ def check(config: Config) -> None:
         from neuropil.volume.pyramid import check_levels
 
         check_levels(parse_uri(config.output))
-    refuse_outputs([config.output, config.prediction], config.input, overwrite=config.overwrite)
-    for uri in filter(None, (config.output, config.prediction)):
+    outputs = (config.output, config.prediction, config.fragments)
+    refuse_outputs(outputs, config.input, overwrite=config.overwrite)
+    for uri in filter(None, outputs):
         check_target(parse_uri(uri))
 
 
@@ -98,6 +102,8 @@ def execute(config: Config, using: AbstractContextManager[Pool]) -> tuple[StageR
                 do_step(step, ledger, pool)
             job = _job(config, box, work, config.input if made is None else made.output)
             segments = run_in_order(job, ledger, pool, config.merge_threshold)
+            if config.fragments is not None:
+                keep_fragments(job, ledger, pool, place)
             outputs = _outputs(config, job, place)
             for step in chain([labels_step(job, outputs[0])], *map(output_steps, outputs)):
                 do_step(step, ledger, pool)
@@ -106,17 +112,19 @@ def execute(config: Config, using: AbstractContextManager[Pool]) -> tuple[StageR
         if not ledger.done:  # nothing to continue from
             ledger.remove()
         raise
-    for output in outputs:
-        hand_over(output, overwrite=config.overwrite)
+    reports = [hand_over(output, overwrite=config.overwrite) for output in outputs]
+    if config.fragments is not None:
+        save_graph(config.fragments, graph_of(job))
     seconds = time.monotonic() - start
     shutil.copy(work / "tree.npz", sidecar(config.output, "tree.npz"))
-    record = {
-        "config": dump(config),
-        "versions": versions(),
-        "seconds": round(seconds, 2),
+    record = record_of("run", config, start) | {
+        "voxels": box.size,
         "seconds_in_blocks": round(in_blocks, 2),
         "steps": ledger.summary(),
+        **made_of("run", reports[0], [config.input, config.mask]),
     }
+    if config.weights is not None:
+        record["weights_sha256"] = fingerprint(weights_path(config.weights))
     write_json(sidecar(config.output, "json"), record)
     rate = box.size / seconds / 1e6
     text = f"{config.output}: {segments} segments in {box.shape}, {seconds:.1f} s, {rate:.2f} Mvoxel/s"
@@ -167,7 +175,9 @@ def _job(config: Config, box: Box, work: Path, links: str) -> Job:
 def _outputs(config: Config, job: Job, place: dict[str, Any]) -> list[Output]:
     """Return what is handed over at the end."""
     labels, chunk = Metadata(kind="labels", **place), labels_place(config.output, job.work, job.block)[1]
-    outputs = [Output("output", job.output.uri, config.output, labels, job.work, config.levels, chunk)]
+    outputs = [Output("output", job.output.uri, config.output, labels, job.work, config.levels, chunk, job.block)]
+    if config.fragments is not None:
+        outputs.append(Output("fragments output", fragments_uri(job), config.fragments, labels, job.work))
     if config.prediction is not None:
         with open_volume(job.source.uri) as predicted:
             metadata = replace(predicted.metadata, **place)

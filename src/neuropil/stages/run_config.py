@@ -34,6 +34,7 @@ class Config(StageConfig):
     weights: Path | None = Field(None, description="model, as for predict; its prediction is then segmented")
     prediction: str | None = Field(None, description="URI; also keep what was predicted")
     box: Ranges | None = Field(None, description="only this part, Z0:Z1,Y0:Y1,X0:X1, as if there were nothing else")
+    fragments: str | None = Field(None, description="URI; also write the fragments, which neuropil view corrects by")
     block: Triple = Field((64, 512, 512), description="voxels z,y,x of a block; decides memory, not the result")
     mask: str | None = Field(None, description="URI of a mask (z, y, x), such as `neuropil defects` writes")
     bridge: int = Field(2, ge=0, description="a voxel that is masked in more sections on end loses its links")
@@ -76,7 +77,7 @@ class Config(StageConfig):
 
 
 DECIDES_NOTHING = (
-    "output", "executor", "workers", "worker_memory", "block_timeout", "only", "scheduler", "cluster", "slurm",
-    "device", "levels", "overwrite", "fresh",
+    "output", "fragments", "executor", "workers", "worker_memory", "block_timeout", "only", "scheduler", "cluster",
+    "slurm", "device", "levels", "overwrite", "fresh",
 )  # fmt: skip
 """Fields that may change while work is unfinished."""

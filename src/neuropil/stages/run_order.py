@@ -17,7 +17,7 @@ from neuropil.files import replacing
 from neuropil.segmentation.agglomeration_parts import Merges
 from neuropil.segmentation.linkage import MergeTree, cut
 from neuropil.stages import run_steps
-from neuropil.stages.run_files import Job, load, save_table
+from neuropil.stages.run_files import Job, load, save_array, save_table
 from neuropil.tasks import run_tasks
 
 
@@ -52,6 +52,7 @@ def _cut(job: Job, threshold: float | None) -> int:
         np.savez(file, u=tree.u, v=tree.v, affinity=tree.affinity)
     labels = cut(tree, 2.0 if threshold is None else threshold)[1:]
     save_table(job.table("segments"), nodes, labels)
+    save_array(job.table("nodes"), np.stack([nodes, labels]))
     return int(labels.max(initial=0))
 
 

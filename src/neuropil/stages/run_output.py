@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from neuropil.files import write_text
 from neuropil.geometry import Box, grid
 from neuropil.stages.run_files import Job, chunk_of
 from neuropil.stages.run_step import Step
 from neuropil.stages.run_steps import write
-from neuropil.volume import Metadata, open_volume
-from neuropil.volume.copying import block_that_fits, copy_volume, publish, staged_place
+from neuropil.volume import Metadata, Volume, open_volume
+from neuropil.volume.copying import CopyReport, block_that_fits, copy_volume, digest, publish, staged_place
 from neuropil.volume.uri import Location, parse_uri
 from neuropil.volume.volume import backend_of, open_location
 
@@ -41,6 +42,7 @@ class Output:
     work : folder of all that is made on the way
     levels : coarser copies to add
     chunk : voxels z, y, x of its chunks where blocks are written straight into it; then `source` is the same place
+    block : voxels z, y, x of those blocks
     """
 
     name: str
@@ -50,6 +52,7 @@ class Output:
     work: Path
     levels: int = 0
     chunk: tuple[int, ...] | None = None
+    block: tuple[int, ...] = ()
 
     @property
     def staged(self) -> Location:
@@ -114,26 +117,56 @@ def labels_step(job: Job, output: Output) -> Step:
         backend_of(job.output).create_volume(job.output, chunk_shape=output.chunk or job.block, **facts).close()
         mark.touch()
 
-    return Step("segmentation", partial(job.boxes, 0), partial(write, job), make, there)
+    return Step("segmentation", partial(job.boxes, 0), partial(_write_labels, job, output), make, there)
 
 
-def hand_over(output: Output, *, overwrite: bool) -> None:
-    """Give what was built its name, or write it now where one process has to."""
+def _write_labels(job: Job, output: Output, box: Box) -> None:
+    """Write a block of labels, and its digest where that is what is handed over."""
+    labels = write(job, box)
+    if output.chunk is not None:
+        _keep_digest(output, box, labels)
+
+
+def hand_over(output: Output, *, overwrite: bool) -> CopyReport:
+    """Give what was built its name, or write it now where one process has to; return what its blocks are."""
     if output.alone:
         with open_volume(output.source) as made:
-            copy_volume(made, output.target, metadata=output.metadata, overwrite=overwrite)
-        return
+            return copy_volume(made, output.target, metadata=output.metadata, overwrite=overwrite)
+    with open_location(output.staged) as volume:
+        block = block_that_fits(volume) if output.chunk is None else output.block
+        digests = tuple(_digest_of(output, box, volume) for box in grid(Box.of_shape(volume.spatial_shape), block))
+        report = CopyReport(volume.shape, volume.dtype.name, False, block, digests)
     if output.levels:
         from neuropil.volume.pyramid import name_levels, plan_pyramid
 
         name_levels(plan_pyramid(output.staged, output.levels))
     publish(output.staged, parse_uri(output.target))
+    return report
 
 
 def copy_block(output: Output, box: Box) -> None:
     """Copy a block of whole chunks."""
     with open_volume(output.source) as made, open_location(output.staged, writable=True) as volume:
-        volume.write(box, made.read(box))
+        array = made.read(box)
+        volume.write(box, array)
+    _keep_digest(output, box, array)
+
+
+def _keep_digest(output: Output, box: Box, array: np.ndarray) -> None:
+    path = _digest_file(output, box)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, digest(array))
+
+
+def _digest_of(output: Output, box: Box, volume: Volume) -> str:
+    """Return the digest of a block as it was written; of what was written without keeping it, as it is."""
+    path = _digest_file(output, box)
+    return path.read_text() if path.exists() else digest(volume.read(box))
+
+
+def _digest_file(output: Output, box: Box) -> Path:
+    """Return where the digest of a block is kept until all are there."""
+    return output.work / f"{output.name}.digests" / "_".join(map(str, box.start))
 
 
 def _create(output: Output) -> None:

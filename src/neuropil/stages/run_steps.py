@@ -172,7 +172,13 @@ def merge_block(job: Job, box: Box) -> None:
         job.file("nodes_at_faces", box),
         {name: np.unique(called(job, "linkage", box, ids)) for name, ids in at_faces.items()},
     )
-    _merge(job, box, PartEdges.of_labels(names, *_contacts(job, box, "u", "v", "total", "count")))
+    _merge(job, box, contacts_of_nodes(job, box))
+
+
+def contacts_of_nodes(job: Job, box: Box) -> PartEdges:
+    """Return the contacts of a block's links between what linkage left."""
+    names = called(job, "linkage", box, np.load(job.array("names", box)))
+    return PartEdges.of_labels(names, *_contacts(job, box, "u", "v", "total", "count"))
 
 
 def merge_group(job: Job, box: Box, level: int) -> None:
@@ -187,11 +193,13 @@ def _merge(job: Job, box: Box, known: PartEdges) -> None:
     save(job.file("agglomeration", box), vars(merges) | {f"left_{name}": value for name, value in vars(left).items()})
 
 
-def write(job: Job, box: Box) -> None:
-    """Write a block of the segmentation."""
+def write(job: Job, box: Box) -> NDArray[np.uint64]:
+    """Write a block of the segmentation, and return it."""
     names = rename(np.load(job.array("nodes", box)), job.table("segments"))
+    labels: NDArray[np.uint64] = names[np.load(job.array("fragments", box))]
     with open_location(job.output, writable=True) as volume:
-        volume.write(box, names[np.load(job.array("fragments", box))])
+        volume.write(box, labels)
+    return labels
 
 
 def _at_outer_faces(job: Job, name: str, box: Box) -> NDArray[np.uint64]:

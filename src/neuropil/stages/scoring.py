@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuropil.labels import Contingency, contingency
 from neuropil.metrics.blocks import block_shape_for, block_tables, bootstrap_blocks
-from neuropil.metrics.curves import Curve, best, merge_tree_curve
+from neuropil.metrics.curves import Curve, InformationCurve, best, merge_tree_curve, merge_tree_information
 from neuropil.metrics.information import variation_of_information
 from neuropil.metrics.pixel_error import line_search
 from neuropil.metrics.rand import Variant, adapted_rand_error, rand_scores
@@ -23,6 +23,7 @@ from neuropil.segmentation.affinities import affinities_from_boundary_map
 from neuropil.segmentation.components import components_of_map
 from neuropil.segmentation.segment import WatershedSegmentation, segment_affinities
 
+AnyCurve = TypeVar("AnyCurve", Curve, InformationCurve)
 START = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 99)  # first grid of the components' threshold, percent
 # Grids of the line search, in its order (Lee et al., NIPS 2015: T_high, then T_low, then the size).
 GRIDS: dict[str, tuple[float, ...]] = {
@@ -89,6 +90,8 @@ def score_watershed(
     labels = result.cut(point.threshold)
     thinned = _thinned(curve, point.index)
     scores = _decoder(task, labels, point.threshold, thinned, result.cut, fixed)
+    information = vars(_thinned(_tree_information(task, result), point.index))
+    scores["information"] = {name: information[name].tolist() for name in ("threshold", "split", "merge")}
     return scores | {"parameters": asdict(parameters)}, labels
 
 
@@ -157,7 +160,14 @@ def _tree_curve(task: Task, result: WatershedSegmentation) -> Curve:
     return merge_tree_curve(table, tree.u, tree.v, tree.affinity)
 
 
-def _thinned(curve: Curve, kept: int, points: int = 400) -> Curve:
+def _tree_information(task: Task, result: WatershedSegmentation) -> InformationCurve:
+    tree = result.tree
+    table = contingency(result.fragments, task.truth, task.mask)
+    return merge_tree_information(table, tree.u, tree.v, tree.affinity)
+
+
+def _thinned(curve: AnyCurve, kept: int, points: int = 400) -> AnyCurve:
     """Keep about `points` points of a long curve, the best among them."""
-    chosen = np.unique([*np.linspace(0, curve.f.size - 1, min(points, curve.f.size)).astype(int), kept])
-    return Curve(*(values[chosen] for values in vars(curve).values()))
+    length: int = len(curve.threshold)
+    chosen = np.unique([*np.linspace(0, length - 1, min(points, length)).astype(int), kept])
+    return type(curve)(*(values[chosen] for values in vars(curve).values()))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from neuropil.config import Sections, StageConfig, Triple, dump
+from neuropil.config import Sections, StageConfig, Triple
 from neuropil.errors import ConfigError, InputError
 from neuropil.files import replacing, write_json
 from neuropil.geometry import Box
@@ -23,20 +23,25 @@ from neuropil.machine import cores
 from neuropil.segmentation.affinities import NEAREST, Affinities, Rule, affinities_from_boundary_map
 from neuropil.segmentation.affinity_moves import known_values, with_offsets
 from neuropil.segmentation.components import components_of_map
+from neuropil.segmentation.contacts import region_contacts
 from neuropil.segmentation.decoding import Decoder, Method, decode
+from neuropil.segmentation.linkage import cut
 from neuropil.segmentation.seeded import seeded_watershed
 from neuropil.segmentation.segment import WatershedSegmentation
+from neuropil.segmentation.splitting import FragmentGraph
 from neuropil.stages import StageResult
 from neuropil.stages.affinities import read_affinities
 from neuropil.stages.common import (
     placed,
     read_boundary,
+    record_of,
     refuse_outputs,
     section_box,
     sidecar,
-    versions,
     write_volume,
 )
+from neuropil.stages.fragment_graph import save_graph
+from neuropil.stages.record import made
 from neuropil.volume import open_volume
 
 EXAMPLES = [
@@ -54,7 +59,7 @@ class Config(StageConfig):
 
     input: str = Field(description="URI of a boundary map, or of affinities")
     output: str = Field(description="URI of the segmentation to write (uint64)")
-    fragments: str | None = Field(None, description="URI; also write the fragments, with their merge tree beside them")
+    fragments: str | None = Field(None, description="URI; also write the fragments, which neuropil view corrects by")
     sections: Sections | None = Field(None, description="only these sections")
     method: Literal["components", Method, "seeded"] = Field(
         "watershed", description="decoder; watershed and size are the same"
@@ -105,14 +110,14 @@ def run(config: Config) -> StageResult:
         links = known_values(with_offsets(links_of(source, config.per_section, config.rule), NEAREST))
         labels = seeded_watershed(links, _read_seeds(config.seeds, links.shape[1:], box), low=config.low)
     else:
-        result = decode(
-            links_of(source, config.per_section, config.rule), decoder_of(config), threads=config.threads or cores()
-        )
+        affinities = links_of(source, config.per_section, config.rule)
+        result = decode(affinities, decoder_of(config), threads=config.threads or cores())
         labels = result.segmentation
         if config.fragments is not None:
-            _write_fragments(config.fragments, result, place, overwrite=config.overwrite)
-    write_volume(config.output, labels, kind="labels", place=place, overwrite=config.overwrite)
-    record = {"config": dump(config), "versions": versions(), "seconds": round(time.monotonic() - start, 2)}
+            _write_fragments(config, config.fragments, result, affinities, place)
+    report = write_volume(config.output, labels, kind="labels", place=place, overwrite=config.overwrite)
+    record = record_of("segment", config, start) | {"voxels": labels.size}
+    record |= made("segment", report, [config.input, config.seeds])
     write_json(sidecar(config.output, "json"), record)
     count = relabel(labels).ids.size - 1  # seeds have any ids
     text = f"{config.output}: {count} segments in {labels.shape}, {100 * np.mean(labels == 0):.1f} % background"
@@ -141,8 +146,16 @@ def decoder_of(config: Config) -> Decoder:
     return Decoder(**{field.name: getattr(config, field.name) for field in fields(Decoder)})
 
 
-def _write_fragments(uri: str, result: WatershedSegmentation, place: dict[str, Any], *, overwrite: bool) -> None:
-    write_volume(uri, result.fragments, kind="labels", place=place, overwrite=overwrite)
+def _write_fragments(
+    config: Config, uri: str, result: WatershedSegmentation, affinities: Affinities, place: dict[str, Any]
+) -> None:
+    """Write the fragments, and beside them their merge tree and the graph that corrections need."""
+    write_volume(uri, result.fragments, kind="labels", place=place, overwrite=config.overwrite)
     tree = result.tree
     with replacing(sidecar(uri, "tree.npz")) as part, part.open("wb") as file:
         np.savez(file, u=tree.u, v=tree.v, affinity=tree.affinity)
+    nearest = known_values(with_offsets(affinities, NEAREST))
+    contacts = region_contacts(result.fragments, nearest, threads=config.threads or cores())
+    threshold = config.merge_threshold
+    segments = np.arange(tree.size + 1, dtype=np.uint64) if threshold is None else cut(tree, threshold)
+    save_graph(uri, FragmentGraph(contacts.u, contacts.v, contacts.mean, segments))

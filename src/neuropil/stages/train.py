@@ -213,6 +213,7 @@ def _sampler(config: Config, net: NetworkConfig, stacks: _Stacks) -> Sampler | A
         recipe.elastic,
         recipe.erosion,
         isotropic=max(size) <= CUBE * min(size),
+        batch=net.batch,
     )
 
 

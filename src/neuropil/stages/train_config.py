@@ -94,6 +94,7 @@ class NetworkConfig(StageConfig):
     join: str | None = Field(None, description="for a list of layers with two inputs: the convolution that sums them")
     patch: Triple = Field(description="output patch z, y, x")
     spacing: int = Field(1, gt=0, description="learn from every so-manyth voxel of the patch along y and x")
+    batch: int = Field(1, gt=0, description="U-Nets: patches of one update")
     updates: int = Field(gt=0, description="number of updates in all")
     maps_from: str | None = Field(None, description="network whose maps are the second input")
     initialise_from: str | None = Field(None, description="network, packaged model or weights file to start from")
@@ -278,6 +279,8 @@ def _check_network(config: Config, net: NetworkConfig, before: list[str]) -> Non
         value = getattr(net, key)
         if value not in (None, *before) and (key != "initialise_from" or value in names_of(config)):
             raise ConfigError(f"{key} of network '{net.name}' must name a network before it; got '{value}'")
+    if net.batch > 1 and not for_affinities(config):
+        raise ConfigError(f"batch of network '{net.name}' is for U-Nets; boundary networks take a larger patch")
     if net.continues is not None:
         _check_continued(config, net, network_of(config, net.continues))
     if not for_affinities(config) and (net.maps_from is None) != (architecture_of(config, net).streams == 1):

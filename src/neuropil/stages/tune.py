@@ -8,6 +8,7 @@ narrow range will hardly hold elsewhere: prefer a wide range to a slightly highe
 from __future__ import annotations
 
 import itertools
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from neuropil.config import Names, Numbers, Sections, StageConfig, Triple, dump
+from neuropil.config import Names, Numbers, Sections, StageConfig, Triple
 from neuropil.errors import ConfigError, InputError, OutputExists
 from neuropil.files import write_json, write_text
 from neuropil.geometry import Box
@@ -28,7 +29,7 @@ from neuropil.segmentation.components import section_components
 from neuropil.segmentation.decoding import METHODS, Decoder
 from neuropil.stages import StageResult
 from neuropil.stages.affinities import read_affinities
-from neuropil.stages.common import CREMI_UNLABELLED, read_boundary, section_box, versions
+from neuropil.stages.common import CREMI_UNLABELLED, read_boundary, record_of, section_box
 from neuropil.stages.segment import links_of
 from neuropil.stages.tuning import Crop, Score, check, tune
 from neuropil.volume import Volume, open_volume
@@ -75,6 +76,7 @@ class Config(StageConfig):
 
 def run(config: Config) -> StageResult:
     """Tune on one crop, score on the other."""
+    start = time.monotonic()
     decoders = _decoders(config)
     _refuse(config)
     crop, second = _crop(config, config.input, config.truth, config.sections), None
@@ -95,7 +97,7 @@ def run(config: Config) -> StageResult:
     text = _table(config, rows)
     comment = "".join(f"# {line}\n" for line in text.splitlines())
     write_text(config.output, f"{comment}\n[segment]\n{toml(found)}\n")
-    record = {"config": dump(config), "versions": versions()}
+    record = record_of("tune", config, start)
     about = {key: value for key, value in record["config"].items() if key in ABOUT and value is not None}
     write_json(config.output.with_suffix(".json"), {"found": found, "rows": rows, **record})
     write_text(config.output.with_suffix(".html"), render_tuning(f"Thresholds for {config.input}", rows, about))

@@ -1,7 +1,7 @@
 """What every storage backend shares: checks of boxes and arrays, closing, and plain words for a full disk.
 
-A backend gives `_read(box)` and `_write(box, array)`, which may trust their arguments, and `_finish` / `_abandon`
-where closing means more than forgetting.
+A backend gives `_read(box)` and `_write(box, array)`, which may trust their arguments, `_read_channels(box, channels)`
+where that need not read all of them, and `_finish` / `_abandon` where closing means more than forgetting.
 """
 
 from __future__ import annotations
@@ -58,11 +58,13 @@ class VolumeBase:
         z, y, x = self.shape[-3:]
         return (z, y, x)
 
-    def read(self, box: Box | None = None) -> np.ndarray:
+    def read(self, box: Box | None = None, channels: slice | None = None) -> np.ndarray:
         """Return the voxels of `box` (the whole volume if omitted) as a new array (z, y, x) or (c, z, y, x)."""
         box = self._checked(box)
+        if channels is not None and len(self.shape) != 4:
+            raise InputError(f"channels are for volumes (c, z, y, x); {self.uri} has shape {self.shape}")
         with storage_errors(self.uri, "read"):
-            array = self._read(box)
+            array = self._read(box) if channels is None else self._read_channels(box, channels)
         if array.dtype != self.dtype or not array.flags.c_contiguous or not array.flags.owndata:
             array = np.array(array, dtype=self.dtype, order="C")
         return array
@@ -120,6 +122,9 @@ class VolumeBase:
 
     def _read(self, box: Box) -> np.ndarray:
         raise NotImplementedError
+
+    def _read_channels(self, box: Box, channels: slice) -> np.ndarray:
+        return self._read(box)[channels]
 
     def _write(self, box: Box, array: np.ndarray) -> None:
         raise NotImplementedError

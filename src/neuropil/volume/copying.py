@@ -32,12 +32,19 @@ _EXACT_INTEGERS = {2: 2**11, 4: 2**24, 8: 2**53}
 
 @dataclass(frozen=True)
 class CopyReport:
-    """What was copied: shape and dtype of the output, number of blocks, and whether it was read back and compared."""
+    """What was copied: shape and dtype of the output, whether it was read back and compared, and its blocks.
+
+    Attributes
+    ----------
+    block : voxels z, y, x of the blocks that were written, in raster order
+    digests : BLAKE2b of each, as from `digest`
+    """
 
     shape: tuple[int, ...]
     dtype: str
-    blocks: int
     verified: bool
+    block: tuple[int, ...]
+    digests: tuple[str, ...]
 
 
 def copy_volume(
@@ -92,7 +99,7 @@ def copy_volume(
     except BaseException:
         _discard(staged, target)
         raise
-    return CopyReport(shape, wanted.name, len(digests), verify)
+    return CopyReport(shape, wanted.name, verify, block_shape, tuple(digests))
 
 
 def check_target(target: Location) -> None:
@@ -108,23 +115,28 @@ def check_target(target: Location) -> None:
         backend.check_replaceable(target)
 
 
-def _copy_blocks(source: Volume, part: Box, volume: Volume, block_shape: tuple[int, ...]) -> Iterator[bytes]:
+def _copy_blocks(source: Volume, part: Box, volume: Volume, block_shape: tuple[int, ...]) -> Iterator[str]:
     blocks = list(grid(Box.of_shape(part.shape), block_shape))
     for block in track(blocks, "convert", len(blocks)):
         array = source.read(block.shift(part.start)).astype(volume.dtype, copy=False)
         volume.write(block, array)
-        yield _digest(array)
+        yield digest(array)
 
 
-def _digest(array: np.ndarray) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=16).digest()
+def digest(array: np.ndarray) -> str:
+    """Return the BLAKE2b of the values of a block, whatever the format that keeps them.
+
+    >>> digest(np.zeros(3, np.uint8)) == digest(np.zeros((1, 3), np.uint8))
+    True
+    """
+    return hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=16).hexdigest()
 
 
-def _verify(backend: Any, staged: Location, block_shape: tuple[int, ...], digests: list[bytes]) -> None:
+def _verify(backend: Any, staged: Location, block_shape: tuple[int, ...], digests: list[str]) -> None:
     with backend.open_volume(staged) as volume:
         blocks = list(grid(Box.of_shape(volume.spatial_shape), block_shape))
-        for block, digest in zip(track(blocks, "verify", len(blocks)), digests, strict=True):
-            if _digest(volume.read(block)) != digest:
+        for block, written in zip(track(blocks, "verify", len(blocks)), digests, strict=True):
+            if digest(volume.read(block)) != written:
                 raise VolumeError(
                     f"{staged.uri} does not read back as written in the block from {block.start} to {block.stop}"
                 )

@@ -116,6 +116,11 @@ class Hdf5Volume(VolumeBase):
             array: np.ndarray = self._data[(..., *box.slices)]
         return array
 
+    def _read_channels(self, box: Box, channels: slice) -> np.ndarray:
+        with _SharedFile.lock:
+            array: np.ndarray = self._data[(channels, *box.slices)]
+        return array
+
     def _write(self, box: Box, array: np.ndarray) -> None:
         need = self._touched(box) * array.dtype.itemsize + _SPARE_BYTES
         free = shutil.disk_usage(os.path.dirname(self._shared.path)).free

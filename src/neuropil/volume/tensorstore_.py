@@ -60,6 +60,10 @@ class TensorStoreVolume(VolumeBase):
         array: np.ndarray = self._store[(..., *box.slices)].read(order="C").result()
         return array
 
+    def _read_channels(self, box: Box, channels: slice) -> np.ndarray:
+        array: np.ndarray = self._store[channels][(..., *box.slices)].read(order="C").result()
+        return array
+
     def _write(self, box: Box, array: np.ndarray) -> None:
         self._store[(..., *box.slices)].write(array).result()
 

@@ -80,7 +80,8 @@ def _zarr3(
         {"name": "bytes", "configuration": {"endian": "little"} if dtype.itemsize > 1 else {}},
         {"name": "blosc", "configuration": {"typesize": dtype.itemsize, **blosc}},
     ]
-    sharding = {"chunk_shape": [*channels, *inner], "codecs": chunk}
+    each = [1] * len(channels)  # so that some channels can be read without the others
+    sharding = {"chunk_shape": [*each, *inner], "codecs": chunk}
     grid = {"name": "regular", "configuration": {"chunk_shape": [*channels, *outer]}}
     return {
         "driver": "zarr3",

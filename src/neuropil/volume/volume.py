@@ -1,6 +1,6 @@
 """Open and make volumes: one protocol, whatever the format.
 
-Axes are z, y, x, channels first (c, z, y, x); a box is spatial and channels are always read and written whole. Which
+Axes are z, y, x, channels first (c, z, y, x); a box is spatial and channels are always written whole. Which
 backend serves a URI is settled here, and a backend's library is imported only when one of its volumes is touched.
 """
 
@@ -50,8 +50,11 @@ class Volume(Protocol):
         """Extent z, y, x in voxels, without channels."""
         ...
 
-    def read(self, box: Box | None = None) -> np.ndarray:
-        """Return the voxels of `box` (the whole volume if omitted) as a new array (z, y, x) or (c, z, y, x)."""
+    def read(self, box: Box | None = None, channels: slice | None = None) -> np.ndarray:
+        """Return the voxels of `box` (the whole volume if omitted) as a new array (z, y, x) or (c, z, y, x).
+
+        With `channels` only those of (c, z, y, x) are read; from zarr the others stay on disk.
+        """
         ...
 
     def write(self, box: Box | None, array: np.ndarray) -> None:
