@@ -48,7 +48,7 @@ class Trial:
     Attributes
     ----------
     block, shape : voxels z, y, x
-    seconds, peaks : per step: for so many voxels; bytes of the worst block
+    seconds, peaks : per step: for so many voxels; bytes of a block of full size
     largest : voxels of the largest box, per step
     scratch, output : bytes of the work folder, and of what is handed over
     files, output_files : in the work folder but for chunks of volumes; of what is handed over
@@ -189,12 +189,14 @@ def _trial(config: Config, box: Box, cut: int) -> Trial:
         files -= sum(_on_disk(volume)[1] for volume in ledger.folder.glob("*.zarr"))
         outputs = [_on_disk(Path(one)) for one in (output, kept) if one is not None]
     found: dict[str, list[tuple[float, int]]] = {}
-    peaks: dict[str, float] = {}
+    held: dict[str, list[tuple[int, float]]] = {}
     for entry in entries:
         step, size = entry["step"], prod(b - a for a, b in zip(entry["start"], entry["stop"]))
         found.setdefault(step, []).append((entry["seconds"] / size, size))
-        peaks[step] = max(peaks.get(step, 0), entry.get("peak_mb", 0) * 1e6)
+        held.setdefault(step, []).append((size, entry.get("peak_mb", 0) * 1e6))
     seconds = {step: _usual(known) for step, known in found.items()}
+    # Of blocks of full size the one with least: the first one also holds what a worker loads once.
+    peaks = {step: min(peak for size, peak in known if size == max(known)[0]) for step, known in held.items()}
     largest = {step: max(size for _, size in known) for step, known in found.items()}
     return Trial(
         block, shape, seconds, peaks, largest, scratch, sum(size for size, _ in outputs), files,
