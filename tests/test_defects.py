@@ -126,4 +126,4 @@ def test_run_bridges_short_gaps_and_cuts_long_ones(tmp_path: Path, block: str) -
     small = store(f"{tmp_path}/small.zarr", mask[1:], kind="mask")
     with untouched(tmp_path):
         said = sentence(*words, "--output", f"{tmp_path}/no.zarr", "--mask", small)
-        assert "mask must have the extent of the affinities" in said
+        assert "mask must have the extent of the input" in said

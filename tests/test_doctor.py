@@ -48,13 +48,19 @@ def test_a_sound_machine(tmp_path: Path) -> None:
     assert known["torch"]["found"].startswith(metadata.version("torch").partition("+")[0])
 
 
+def lacking(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    """Let a package be missing, whatever else is installed."""
+    really = doctor._has
+    monkeypatch.setattr(doctor, "_has", lambda name: name != package and really(name))
+
+
 def test_what_is_slow_or_optional_is_told_and_does_not_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "available_memory", lambda: 1_000_000_000)
     monkeypatch.setattr(machine, "memory_limit", lambda: 2_000_000_000)
     monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset({"sse2"}))
     monkeypatch.setattr(machine, "cores", lambda: 999)
     monkeypatch.setattr(doctor, "nvidia_driver", lambda: "550.54")
-    monkeypatch.setattr(doctor, "_has", lambda name: name != "pyarrow")
+    lacking(monkeypatch, "pyarrow")
     monkeypatch.setattr(doctor_machine, "probe", lambda folder, size: (1e6, 1e9, 5.0))
     known = found(tmp_path)
     states = {name: one["state"] for name, one in known.items()}
@@ -72,7 +78,7 @@ def test_what_is_needed_and_broken_ends_with_code_2(tmp_path: Path, monkeypatch:
         raise RuntimeError("undefined symbol")
 
     monkeypatch.setattr(health, "torch_facts", broken)
-    monkeypatch.setattr(doctor, "_has", lambda name: name != "h5py")
+    lacking(monkeypatch, "h5py")
     known = found(tmp_path, code=2)
     assert known["torch"]["found"] == "does not run: undefined symbol"
     assert "h5py" in known["packages"]["found"]
