@@ -87,7 +87,7 @@ class Reliability:
     brier
         Mean of (p - y)^2; `brier_constant` is that of always saying the share that is right.
     error
-        Expected calibration error: mean |predicted - observed| over suggestions.
+        Expected calibration error: mean absolute difference of predicted and observed over suggestions.
     """
 
     predicted: NDArray[np.float64]

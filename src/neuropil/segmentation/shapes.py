@@ -77,7 +77,7 @@ class Shapes:
 
 
 def jumps(shapes: Shapes, segments: NDArray[np.int64], z: NDArray[np.float64], reach: int = 2) -> NDArray[np.float64]:
-    """Return the greatest change of a segment's area, |log2|, between two sections within `reach` of a place.
+    """Return the greatest change of a segment's area (absolute log2) between two sections within `reach` of a place.
 
     Areas below 50 voxels count as 50, so that what comes and goes in a few voxels is no jump.
 
