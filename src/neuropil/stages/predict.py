@@ -109,14 +109,13 @@ def run(config: Config) -> StageResult:
         parameters = _parameters(config, model) | {"weights": fingerprint(weights), "values of the image": plan.image}
         ledger = Ledger(sidecar(config.output, "unfinished"), parameters, fresh=config.fresh)
         warn_if_slow(plan.device, config.precision)
-        place = placed(source, whole)
         try:
             if model.unet is not None:
                 result = predict_patches(config, model.unet, volume, plan, plan.grid, ledger)
-                report = copy_result(config, model.unet, result, place)
+                report = copy_result(config, model.unet, result, placed(volume, plan.box))
             else:
                 maps = _predict_chain(config, model, volume, plan, ledger)
-                report = _write(config, maps, plan.box.shape, whole.shape, place)
+                report = _write(config, maps, plan.box.shape, whole.shape, placed(source, whole))
         except (NeuropilError, OSError):
             if not ledger.done:  # nothing to continue from
                 ledger.remove()
