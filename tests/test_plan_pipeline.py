@@ -35,6 +35,7 @@ def pipeline(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_what_is_foreseen_is_taken(tmp_path: Path, pipeline: Path) -> None:
     with untouched(tmp_path):
         said = good("plan", pipeline)

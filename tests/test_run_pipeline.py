@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,12 @@ def test_a_unet_in_blocks(tmp_path: Path, image: str, weights: Path, whole: np.n
     assert not (tmp_path / "ids.zarr.unfinished").exists()
 
 
-@pytest.mark.parametrize("block", ["14,40,44", "5,13,44", "1,40,17"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "block", [pytest.param("14,40,44", marks=SLOW), "5,13,44", pytest.param("1,40,17", marks=SLOW)]
+)
 def test_a_chain_of_boundary_networks_in_blocks(tmp_path: Path, image: str, block: str) -> None:
     weights = pair(tmp_path / "pair.safetensors")
     tile = ["--tile", "2,9,10", "--tta", "8"]
@@ -92,7 +98,7 @@ def test_a_boundary_map_and_its_options(tmp_path: Path, image: str) -> None:
         np.testing.assert_array_equal(load(two), load(one))
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("dtype", [np.uint8, pytest.param(np.uint16, marks=SLOW)])
 def test_a_box_is_as_if_there_were_nothing_else(tmp_path: Path, image: str, weights: Path, dtype: type) -> None:
     grey, mask = load(image).astype(dtype) * dtype(3), np.zeros(SHAPE, np.uint8)
     mask[5:9] = 1
@@ -173,8 +179,10 @@ def test_processes_with_one_thread_each(tmp_path: Path, image: str, weights: Pat
     """Two processes of a Dask cluster; precomputed output; bytes counted from several blocks."""
     out = f"precomputed://{tmp_path}/ids"
     words = ["run", "--input", image, "--weights", weights, "--output", out, *HOW, "--block", "7,20,44"]
+    before = dict(os.environ)
     good(*words, "--workers", "2")
     np.testing.assert_array_equal(load(out), whole)
+    assert dict(os.environ) == before
 
 
 def test_sections_are_measured_the_same_however_they_are_cut() -> None:

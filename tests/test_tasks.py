@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from neuropil.blockwise import Ledger, SerialPool, dask_pool
+from neuropil.clusters import one_thread_each
 from neuropil.errors import BlocksFailed, InputError, StorageFull
 from neuropil.geometry import Box, grid
 from neuropil.tasks import BlockDone, run_tasks
@@ -39,7 +40,7 @@ def test_what_hangs_dies_or_fails_is_tried_again_and_the_others_go_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     ledger = Ledger(tmp_path / "ledger", {"a": 1})
-    with dask_pool(2) as pool, caplog.at_level(logging.WARNING, "neuropil"):
+    with one_thread_each(), dask_pool(2) as pool, caplog.at_level(logging.WARNING, "neuropil"):
         pool.patience = 6
         with pytest.raises(BlocksFailed, match="2 of 6 blocks of step 'step' failed") as told:
             run_tasks(ledger, "step", BLOCKS, partial(trouble, tmp_path), pool, tries=2)

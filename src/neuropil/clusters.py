@@ -7,6 +7,7 @@ as many as there are. A job that ends, at its walltime or by force, costs the bl
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 import tempfile
@@ -52,13 +53,24 @@ class SlurmJobs:
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Have workers that are started meanwhile compute in one thread each, whatever library computes."""
+    """Have workers that are started meanwhile compute in one thread each, whatever library computes.
+
+    What workers shall find in their environment Dask writes into that of this process, for good: it is put back.
+    """
     import dask
     import distributed  # noqa: F401  # knows what workers get anyway
 
     key = "distributed.nanny.pre-spawn-environ"
-    with dask.config.set({key: {**dask.config.get(key), **dict.fromkeys(THREADS, 1)}}):
-        yield
+    given = {**dask.config.get(key), **dict.fromkeys(THREADS, 1)}
+    before = {name: os.environ.get(name) for name in given}
+    try:
+        with dask.config.set({key: given}):
+            yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def slurm_cluster(wanted: SlurmJobs) -> Any:

@@ -234,5 +234,6 @@ def _pages() -> Any:
             icon = '<link rel="icon" href="data:,">'  # else the browser asks for one
             return content.replace(b"<head>", f"<head>{policy}{icon}".encode(), 1)
 
+    logging.getLogger("tornado").addHandler(logging.NullHandler())  # else it sets up logging, and lines come twice
     logging.getLogger("tornado.access").setLevel(logging.ERROR)  # a browser that asks for more than there is
     return Pages()
