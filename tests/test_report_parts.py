@@ -14,7 +14,7 @@ from small import good, load, sentence
 from test_report import parse
 from tiny import TINY, TINY_RECURSIVE
 
-from neuropil.errors import VolumeError
+from neuropil.errors import InputError, VolumeError
 from neuropil.networks.checkpoint import Model, save_model
 from neuropil.networks.network import DenseNetwork
 from neuropil.report.collect import collect_run
@@ -185,3 +185,15 @@ def test_cells_of_the_heat_map_are_the_curve_merged_down_to_there(
     for k, value in enumerate(made):
         reached = [level for level in levels if level >= (k + 0.5) / cells]
         assert value == levels[min(reached) if reached else max(levels)]
+
+
+def test_outputs_of_run_alone_make_a_report(tmp_path):
+    """A folder that nothing was trained in: what the commands took is still a page."""
+    steps = {"linkage": {"blocks": 4, "seconds": 1.5, "peak_mb": 300}}
+    record = {"command": "run", "config": {}, "seconds": 2.0, "peak_mb": 250, "voxels": 1000, "steps": steps}
+    (tmp_path / "ids.zarr.json").write_text(json.dumps(record))
+    page = render(collect_run(tmp_path))
+    assert "linkage" in page
+    (tmp_path / "ids.zarr.json").write_text("{}")
+    with pytest.raises(InputError, match="or that holds outputs of other commands"):
+        collect_run(tmp_path)

@@ -196,8 +196,11 @@ def _find(run: Path) -> tuple[list[Path], list[Path]]:
         raise InputError(f"{rule}; {run} is a file")
     evaluations = sorted((run / "evaluation").glob("*.json"))
     logs = sorted({path.parent for name in ("log.jsonl", *CARDS) for path in run.glob(f"*/{name}")})
-    if not evaluations and not logs and not (run / "run.json").is_file():
-        raise InputError(f"{rule}; {run} has no run.json, no NETWORK/log.jsonl and no evaluation/MODEL.json")
+    if not evaluations and not logs and not (run / "run.json").is_file() and not collect_stages(run):
+        raise InputError(
+            f"{rule}, or that holds outputs of other commands; {run} has no run.json, NETWORK/log.jsonl,"
+            " evaluation/MODEL.json or OUTPUT.json"
+        )
     return evaluations, logs
 
 
