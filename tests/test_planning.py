@@ -52,7 +52,14 @@ MEASURE = Path(__file__).parents[1] / "benchmarks" / "engine" / "memory.py"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(("name", "tile"), [("vd2d", "1,320,320"), ("vd2d3d", "4,192,192"), ("n4", "1,384,384")])
+@pytest.mark.parametrize(
+    ("name", "tile"),
+    [
+        ("vd2d", "1,320,320"),
+        pytest.param("vd2d3d", "4,192,192", marks=pytest.mark.slow),
+        pytest.param("n4", "1,384,384", marks=pytest.mark.slow),
+    ],
+)
 def test_the_foreseen_memory_is_the_processes_peak(tmp_path, name, tile):
     program = [sys.executable, MEASURE, name, tile, "float32", str(tmp_path / "work")]
     result = subprocess.run(program, capture_output=True, text=True, check=True)
