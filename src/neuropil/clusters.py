@@ -61,16 +61,14 @@ def one_thread_each() -> Iterator[None]:
     import distributed  # noqa: F401  # knows what workers get anyway
 
     key = "distributed.nanny.pre-spawn-environ"
-    given = {**dask.config.get(key), **dict.fromkeys(THREADS, 1)}
-    before = {name: os.environ.get(name) for name in given}
+    before = dict(os.environ)
     try:
-        with dask.config.set({key: given}):
+        with dask.config.set({key: {**dask.config.get(key), **dict.fromkeys(THREADS, 1)}}):
             yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def slurm_cluster(wanted: SlurmJobs) -> Any:
