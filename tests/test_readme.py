@@ -123,7 +123,6 @@ def test_every_command_has_a_place_in_the_docs():
     assert [verb for verb in STAGES if f"neuropil {verb}" not in text] == []
 
 
-@pytest.mark.slow
 def test_pictures_are_what_the_code_draws(tmp_path):
     spec = importlib.util.spec_from_file_location("docs_pictures", ROOT / "docs" / "pictures.py")
     module = importlib.util.module_from_spec(spec)

@@ -15,7 +15,6 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import product
-from math import ceil
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +27,7 @@ WORK = 8e6  # bytes of spectra that are worked on at a time: about what the cach
 LONGEST = 32  # of the transforms
 BUFFERS = 20e6  # bytes that the library's products of matrices work in
 MOVED, MULTIPLIED = 60, 1.5  # operations that moving a number costs; and one of the product, whose matrices are small
+_Place = tuple[int, int]  # first voxel y, x of a tile
 _kept = WeakIdKeyDictionary()  # type: ignore[no-untyped-call]
 """Of filters, the last spectra, and what they are of."""
 
@@ -78,9 +78,6 @@ class _Cut(NamedTuple):
             for count, valid, gap in zip(self.counts, self.valid, self.dilation[1:])
         )
         return [(y, x) for y, x in product(*firsts)]
-
-
-_Place = tuple[int, int]
 
 
 class _Transformed(torch.autograd.Function):
@@ -230,7 +227,7 @@ def bytes_of_transforms(shape: Size, maps_in: int, maps_out: int, kernel: Size, 
 def _cut(shape: Size, maps_in: int, maps_out: int, kernel: Size, dilation: Size) -> _Cut:
     """Choose the tiles that take the least, by the operations of all steps and what they move."""
     z, deep = shape[0] * maps_in, (shape[0] - (kernel[0] - 1) * dilation[0]) * maps_out
-    parts = [ceil((e - (k - 1) * d) / d) for e, k, d in zip(shape[1:], kernel[1:], dilation[1:])]
+    parts = [math.ceil((e - (k - 1) * d) / d) for e, k, d in zip(shape[1:], kernel[1:], dilation[1:])]
 
     def cost(edges: tuple[int, int]) -> float:
         (high, wide), valid = edges, [edge - k + 1 for edge, k in zip(edges, kernel[1:])]
@@ -239,10 +236,10 @@ def _cut(shape: Size, maps_in: int, maps_out: int, kernel: Size, dilation: Size)
         multiplied = 8 * half * wide * kernel[0] * maps_in * deep
         moved = (high + 2 * half) * wide * z + (math.prod(valid) + 2 * half * wide) * deep
         each = transforms + MULTIPLIED * multiplied + MOVED * moved
-        return each * math.prod(ceil(part / v) for part, v in zip(parts, valid))
+        return each * math.prod(math.ceil(part / v) for part, v in zip(parts, valid))
 
     heights, widths = (range(k, max(k, min(LONGEST, part + k - 1)) + 1) for k, part in zip(kernel[1:], parts))
     tile = min(((high, wide) for high in heights for wide in widths), key=cost)
     valid = (tile[0] - kernel[1] + 1, tile[1] - kernel[2] + 1)
-    counts = (ceil(parts[0] / valid[0]), ceil(parts[1] / valid[1]))
+    counts = (math.ceil(parts[0] / valid[0]), math.ceil(parts[1] / valid[1]))
     return _Cut(counts, tile, valid, kernel, dilation)
