@@ -14,7 +14,7 @@ from strategies import affinities, ids, labels, read_only
 
 from neuropil.errors import InputError
 from neuropil.labels import apply_lookup, contingency, relabel
-from neuropil.segmentation import agglomeration
+from neuropil.segmentation import merging
 from neuropil.segmentation.affinities import NEAREST, Affinities
 from neuropil.segmentation.affinity_moves import clear_leaving
 from neuropil.segmentation.agglomeration import agglomerate
@@ -82,7 +82,7 @@ def test_threads_and_ranges_of_ids_change_nothing():
 
 @pytest.mark.parametrize("few", [0, 3, 128])
 def test_agglomeration_equals_reference(few, monkeypatch):
-    monkeypatch.setattr(agglomeration, "_FEW", few)  # all by the queue, some, or none
+    monkeypatch.setattr(merging, "_FEW", few)  # all by the queue, some, or none
     check_agglomeration()
 
 

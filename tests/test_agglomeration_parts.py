@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import cuts
 
-from neuropil.segmentation import agglomeration
+from neuropil.segmentation import merging
 from neuropil.segmentation.agglomeration import agglomerate
 from neuropil.segmentation.agglomeration_parts import Merges, PartEdges, agglomerate_part, unite
 from neuropil.segmentation.contacts import region_contacts
@@ -58,7 +58,7 @@ def test_parts_make_the_merges_of_the_whole(data, fragments, levels, few):
     groups = [{k} for k in range(len(blocks))]
     known = [edges_of([link for link in links if owner[link[0]] == k]) for k in range(len(blocks))]
     parts = []
-    before, agglomeration._FEW = agglomeration._FEW, few
+    before, merging._FEW = merging._FEW, few
     try:
         while True:
             for k, group in enumerate(groups):
@@ -72,7 +72,7 @@ def test_parts_make_the_merges_of_the_whole(data, fragments, levels, few):
             known = [unite([known[i] for i in chunk]) for chunk in chunks]
             groups = [set().union(*(groups[i] for i in chunk)) for chunk in chunks]
     finally:
-        agglomeration._FEW = before
+        merging._FEW = before
     assert known[0].u.size == 0
     joined, expected = Merges.joined(parts), Merges.joined([whole])
     for name, value in vars(expected).items():

@@ -11,20 +11,18 @@ structured loss based deep learning for connectome reconstruction", IEEE TPAMI 2
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from neuropil._kernels import agglomeration as _kernel
 from neuropil.errors import InputError
 from neuropil.segmentation.contacts import Contacts, check_ids
 from neuropil.segmentation.linkage import MergeTree, merge_tree
+from neuropil.segmentation.merging import edge_rows, merge_rows, scores_of
 from neuropil.segmentation.region_graph import Edges
 
 Score = Literal["mean", "max", "quantile"]
 Start = Literal["all", "max"]
-_FEW = 128  # contacts of a cluster that is not yet left to the queue
 
 
 def agglomerate(
@@ -117,12 +115,8 @@ def check_contacts(number: int) -> None:
 
 
 def _by_queue(contacts: Contacts, size: int, q: float, start: Start, least: float) -> MergeTree:
-    """Run the kernel on copies of what it changes; q < 0 stands for the mean."""
-    n = contacts.u.size
-    rows = np.empty((n, 4))
-    rows[:, 0], rows[:, 1] = contacts.total, contacts.count
-    ends = rows.view(np.uint32)
-    ends[:, 6], ends[:, 7] = contacts.u, contacts.v
+    """Run the kernels on copies of what they change; q < 0 stands for the mean."""
+    rows = edge_rows(contacts.u, contacts.v, contacts.total, contacts.count)
     heads, chain = np.empty(0, np.int64), np.empty(0, np.int64)
     bins, counts = np.empty(0, np.uint8), np.empty(0, np.int64)
     if q >= 0:
@@ -134,37 +128,6 @@ def _by_queue(contacts: Contacts, size: int, q: float, start: Start, least: floa
             heads = contacts.starts[1:] - 1
             counts[heads], rows[:, 1] = 1, 1
     histograms = (heads, chain, bins, counts, q)
-    u, v, merged, _ = merge_rows(rows, histograms, least, np.zeros(size + 1, np.bool_))
-    falling = np.argsort(merged)
-    return MergeTree(u[falling], v[falling], scores_of(merged[falling]), size)
-
-
-def merge_rows(
-    rows: NDArray[np.float64], histograms: tuple[Any, ...], least: float, frozen: NDArray[np.bool_]
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int32]]:
-    """Run the kernel on edges as it wants them; changes all that is given.
-
-    Returns the smallest nodes and the entry of each merge, score and edge in one number, and the smallest node of every
-    cluster. The edges that are left are the rows whose ends are not 0.
-    """
-    n, size = rows.shape[0], frozen.size - 1
-    order = np.empty(n, np.uint64)
-    _kernel.entries(rows, histograms, order)
-    start = np.empty(size + 1, np.int64)
-    lists = (np.empty(size + 1, np.int32), np.empty(size + 1, np.int32), np.empty(size + 1, np.int32))
-    nodes, pool = (start, lists, frozen), np.empty(2 * n, np.int32)
-    room = min(n, size)
-    u, v, merged = np.empty(room, np.uint64), np.empty(room, np.uint64), np.empty(room, np.uint64)
-    done = _kernel.merge_mutual(rows, histograms, np.float32(least), _FEW, nodes, pool, (u, v, merged))
-    left = rows.view(np.uint32)[:, 6] != 0
-    order = rows.view(np.uint64)[left, 2]
-    order.sort()
-    table = np.zeros(2 * (2 * order.size + 64), np.uint64)
-    rest = (u[done:], v[done:], merged[done:])
-    done += _kernel.agglomerate(rows, order, histograms, np.float32(least), nodes, pool, table, rest)
-    return u[:done], v[:done], merged[:done], lists[2]
-
-
-def scores_of(merged: NDArray[np.uint64]) -> NDArray[np.float32]:
-    """Return the scores of entries of the queue."""
-    return (np.uint64(0xFFFFFFFF) - (merged >> np.uint64(32))).astype(np.uint32).view(np.float32)
+    u, v, entry, _ = merge_rows(rows, histograms, least, np.zeros(size + 1, np.bool_))
+    falling = np.argsort(entry)
+    return MergeTree(u[falling], v[falling], scores_of(entry[falling]), size)

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neuropil.errors import InputError
-from neuropil.segmentation.agglomeration import check_contacts, merge_rows, scores_of
+from neuropil.segmentation.agglomeration import check_contacts
+from neuropil.segmentation.merging import edge_rows, merge_rows, scores_of
 from neuropil.segmentation.pairs import group_pairs
 
 _NO_HISTOGRAMS = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.int64), -1.0)
@@ -182,15 +183,14 @@ def agglomerate_part(edges: PartEdges, frozen: ArrayLike, *, least: float = 0.0)
     check_contacts(edges.u.size)
     order = np.lexsort((edges.first_v, edges.first_u))
     ids = np.unique(np.concatenate([np.zeros(1, np.uint64), edges.u, edges.v]))
-    rows = np.empty((order.size, 4))
-    rows[:, 0], rows[:, 1] = edges.total[order], edges.count[order]
+    a, b = (np.searchsorted(ids, end[order]) for end in (edges.u, edges.v))
+    rows = edge_rows(a, b, edges.total[order], edges.count[order])
     ends = rows.view(np.uint32)
-    ends[:, 6], ends[:, 7] = (np.searchsorted(ids, end[order]) for end in (edges.u, edges.v))
     held = np.isin(ids, np.asarray(frozen, np.uint64))
-    u, v, merged, smallest = merge_rows(rows, _NO_HISTOGRAMS, least, held)
+    u, v, entry, smallest = merge_rows(rows, _NO_HISTOGRAMS, least, held)
     first_u, first_v = edges.first_u[order], edges.first_v[order]
-    which = (merged & np.uint64(0xFFFFFFFF)).astype(np.intp)
-    merges = Merges(ids[u.astype(np.intp)], ids[v.astype(np.intp)], scores_of(merged), first_u[which], first_v[which])
+    which = (entry & np.uint64(0xFFFFFFFF)).astype(np.intp)
+    merges = Merges(ids[u.astype(np.intp)], ids[v.astype(np.intp)], scores_of(entry), first_u[which], first_v[which])
     kept = np.flatnonzero(ends[:, 6])
     a, b = (ids[smallest[ends[kept, k]]] for k in (6, 7))
     total, count = (rows[kept, k].astype(np.int64) for k in (0, 1))

@@ -1,0 +1,179 @@
+"""Clusters of fragments and the edges between them, which become one where clusters merge.
+
+An edge is a row of 32 bytes, half a line of cache: sum, number, entry in the queue, and its two ends, four bytes each.
+Number 2 e or 2 e + 1 names an edge as seen from one end, a half-edge, and each cluster has a list of those in a pool,
+where some may be gone. A cluster is a row of 16 bytes: start of its list, length, room, smallest fragment.
+
+An entry is one number, score above and edge below, so that equal scores go by edge; the smallest comes first. Of two
+edges that become one, that with the greater number stays.
+
+Key insight: a score never rises by merging, so what two edges become comes no earlier than the first of them. The
+first edge of a cluster stays that until it is gone or comes later itself, whatever happens to the others.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neuropil._kernels.uncounted import uncounted
+
+LOW = np.uint64(0xFFFFFFFF)
+S32 = np.uint64(32)
+NEVER = ~np.uint64(0)
+START, LENGTH, ROOM, SMALLEST = range(4)
+
+
+@uncounted
+def end(h):
+    """Return where the end h of an edge is in the rows, seen as numbers of 32 bits; 0 there means the edge is gone."""
+    return 8 * (h >> 1) + 6 + (h & 1)
+
+
+@uncounted
+def _score(e, graph):
+    """Return the mean, or, if q >= 0, the middle of the bin where the q-quantile is."""
+    rows, _, _, (heads, after, bins, counts, q) = graph
+    total, number = rows[4 * e], rows[4 * e + 1]
+    if q < 0:
+        return np.float32(total / number)
+    pivot = min(np.int64(np.floor(q * number + 1e-9)) + 1, np.int64(number))
+    i = heads[e]
+    below = counts[i]
+    while below < pivot:
+        i = after[i]
+        below += counts[i]
+    return np.float32((bins[i] + 0.5) / 256)
+
+
+@uncounted
+def entry_of(e, graph):
+    """Return the entry of an edge: greater scores, then smaller edges, come first."""
+    return ((LOW - np.uint64(np.float32(_score(e, graph)).view(np.uint32))) << S32) | np.uint64(e)
+
+
+@uncounted
+def last_entry(least):
+    """Return the last entry of those with a score of at least `least`; it is before NEVER."""
+    return ((LOW - np.uint64(np.float32(least).view(np.uint32))) << S32) | (LOW - np.uint64(1))
+
+
+@uncounted
+def add(e, f, graph):
+    """Add edge f to edge e; histograms are lists in ascending order of bins."""
+    rows, _, _, (heads, after, bins, counts, _) = graph
+    rows[4 * e] += rows[4 * f]
+    rows[4 * e + 1] += rows[4 * f + 1]
+    if heads.size == 0:
+        return
+    i, j = heads[e], heads[f]
+    if bins[j] < bins[i]:
+        i, j = j, i
+    heads[e] = i
+    while j >= 0:
+        if bins[i] == bins[j]:
+            counts[i] += counts[j]
+            j = after[j]
+        elif after[i] >= 0 and bins[after[i]] <= bins[j]:
+            i = after[i]
+        else:
+            rest = after[i]
+            after[i] = j
+            i = j
+            j = rest
+
+
+@uncounted
+def write_entries(graph, firsts):
+    """Write the entries of all edges, and the first of each cluster, NEVER for none."""
+    _, queued, ends, _ = graph
+    firsts[:] = NEVER
+    for e in range(ends.size // 8):
+        entry = entry_of(e, graph)
+        queued[4 * e + 2] = entry
+        a, b = np.int64(ends[end(2 * e)]), np.int64(ends[end(2 * e + 1)])
+        firsts[a] = min(firsts[a], entry)
+        firsts[b] = min(firsts[b], entry)
+
+
+@uncounted
+def write_lists(ends, nodes, pool):
+    """Write the list of each cluster into the pool, one behind the other; return where the last one ends."""
+    halves = ends.size // 4
+    size = nodes.size // 4
+    for a in range(size):
+        nodes[4 * a + LENGTH] = 0
+    for h in range(halves):
+        nodes[4 * np.int64(ends[end(h)]) + LENGTH] += np.uint32(1)
+    nodes[LENGTH] = 0
+    n = 0
+    for a in range(size):
+        nodes[4 * a + START] = n
+        nodes[4 * a + ROOM] = nodes[4 * a + LENGTH]
+        n += np.int64(nodes[4 * a + LENGTH])
+        nodes[4 * a + LENGTH] = 0
+    for h in range(halves):
+        a = np.int64(ends[end(h)])
+        if a != 0:
+            pool[np.int64(nodes[4 * a + START]) + np.int64(nodes[4 * a + LENGTH])] = h
+            nodes[4 * a + LENGTH] += np.uint32(1)
+    return n
+
+
+@uncounted
+def make_room(a, more, nodes, pool, used):
+    """Move the list of a to the end of what is used of the pool if it has no room for more; return the new end."""
+    start, length = np.int64(nodes[4 * a + START]), np.int64(nodes[4 * a + LENGTH])
+    n = length + more
+    if n <= np.int64(nodes[4 * a + ROOM]):
+        return used
+    for i in range(length):
+        pool[used + i] = pool[start + i]
+    nodes[4 * a + START], nodes[4 * a + ROOM] = used, n + n // 2
+    return used + n + n // 2
+
+
+@uncounted
+def most_room(a, b, nodes):
+    """Return how much of the pool `make_room` may use for a and b."""
+    n = np.int64(nodes[4 * a + LENGTH]) + np.int64(nodes[4 * b + LENGTH])
+    return n + n // 2
+
+
+@uncounted
+def unite(a, b, entry, nodes, graph, out, k):
+    """Note merge k, of a and b, whose edge has that entry, and remove the edge."""
+    u, v, merged = out
+    one, two = nodes[4 * a + SMALLEST], nodes[4 * b + SMALLEST]
+    u[k], v[k], merged[k] = min(one, two), max(one, two), entry
+    nodes[4 * a + SMALLEST] = min(one, two)
+    graph[1][4 * np.int64(entry & LOW) + 3] = 0  # both ends
+
+
+@uncounted
+def join(a, halves, found, raised, exact, graph, nodes, pool):
+    """Add half-edges to the list of a, which has room; where `found` has an edge of a, not -1, both become one.
+
+    Entries become those of the new scores or, unless `exact`, only if these come earlier. Returns how many do; they are
+    listed in `raised`.
+    """
+    _, queued, ends, _ = graph
+    start = np.int64(nodes[4 * a + START])
+    at = start + np.int64(nodes[4 * a + LENGTH])
+    k = 0
+    for i in range(halves.size):
+        h, f = np.int64(halves[i]), found[i]
+        d = h >> 1
+        kept = max(d, f)
+        if f >= 0:
+            gone = min(d, f)
+            add(kept, gone, graph)
+            before, entry = queued[4 * kept + 2], entry_of(kept, graph)
+            raised[k] = entry
+            k += entry < before
+            queued[4 * kept + 2] = entry if exact else min(entry, before)
+            queued[4 * gone + 3] = 0
+        ends[end(h)] = a if kept == d else 0
+        pool[at] = h  # overwritten by the next one if it does not stay
+        at += kept == d
+    nodes[4 * a + LENGTH] = at - start
+    return k
