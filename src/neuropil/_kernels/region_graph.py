@@ -11,8 +11,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from neuropil._kernels.uncounted import uncounted
 
-@njit(cache=True, nogil=True)
+
+@uncounted
 def _count_row(here, back, shift, counts):
     """Count the contacts of here[x] with back[x - shift] by the smaller id."""
     for x in range(shift, here.size):
@@ -22,7 +24,7 @@ def _count_row(here, back, shift, counts):
             counts[np.int64(min(a, b))] += 1
 
 
-@njit(cache=True, nogil=True)
+@uncounted
 def count_contacts(fragments, first, last, counts):
     """Count the contacts of each fragment with those of greater ids, over links back from a slab of sections."""
     height = fragments.shape[1]
@@ -37,19 +39,28 @@ def count_contacts(fragments, first, last, counts):
     counts[0] = 0
 
 
-@njit(cache=True, nogil=True)
-def _fill_row(here, back, shift, links, lowest, size, places, ids, values):
-    """Write the contacts of here[x] with back[x - shift], whose link is links[x]."""
+@uncounted
+def _fill_row(here, back, shift, links, lowest, size, found, out):
+    """Write the contacts of here[x] with back[x - shift], whose link is links[x]; found has room for places of a row.
+
+    They are found by arithmetic first, since no branch can be foretold.
+    """
+    places, ids, values = out
+    n = 0
     for x in range(shift, here.size):
         a = here[x]
         b = back[x - shift]
-        if a != b:
-            k = min(a, b) - lowest
-            if k < size:  # unsigned: ids below the lowest are far above
-                i = 2 * places[np.int64(k)]
-                places[np.int64(k)] += 1
-                values[i] = np.float32(links[x]) + np.float32(0)  # -0.0 becomes 0.0
-                ids[i + 1] = max(a, b)
+        found[n] = x
+        n += (a != b) & (min(a, b) - lowest < size)  # unsigned: ids below the lowest are far above
+    for k in range(n):
+        x = found[k]
+        a = here[x]
+        b = back[x - shift]
+        place = np.int64(min(a, b) - lowest)
+        i = 2 * places[place]
+        places[place] += 1
+        values[i] = np.float32(links[x]) + np.float32(0)  # -0.0 becomes 0.0
+        ids[i + 1] = max(a, b)
 
 
 @njit(cache=True, nogil=True)
@@ -59,37 +70,23 @@ def fill_contacts(fragments, links, first, last, lowest, size, places, ids, valu
     ids and values are two views of one array of pairs of 32 bits. Places move on.
     """
     height = fragments.shape[1]
+    found = np.empty(fragments.shape[2], np.int64)
+    out = places, ids, values
     for z in range(first, last):
         for y in range(height):
             here = fragments[z, y]
             if z > 0:
-                _fill_row(here, fragments[z - 1, y], 0, links[0, z, y], lowest, size, places, ids, values)
+                _fill_row(here, fragments[z - 1, y], 0, links[0, z, y], lowest, size, found, out)
             if y > 0:
-                _fill_row(here, fragments[z, y - 1], 0, links[1, z, y], lowest, size, places, ids, values)
-            _fill_row(here, here, 1, links[2, z, y], lowest, size, places, ids, values)
-
-
-@njit(cache=True, nogil=True)
-def count_pairs(starts, first, last, ids, seen):
-    """Return the number of pairs in buckets first ... last - 1; seen, one place per id, is 0 before and after."""
-    n = 0
-    for k in range(first, last):
-        before = n
-        for i in range(starts[k], starts[k + 1]):
-            b = np.int64(ids[2 * i + 1])
-            if seen[b] <= before:
-                n += 1
-                seen[b] = n
-    for i in range(starts[first], starts[last]):
-        seen[np.int64(ids[2 * i + 1])] = 0
-    return n
+                _fill_row(here, fragments[z, y - 1], 0, links[1, z, y], lowest, size, found, out)
+            _fill_row(here, here, 1, links[2, z, y], lowest, size, found, out)
 
 
 @njit(cache=True, nogil=True)
 def gather(starts, first, last, ids, values, seen, lowest, out):
     """Write the pairs of buckets first ... last - 1, ascending, with sum, number and maximum of their contacts.
 
-    seen is one place per id, all 0; out is u, v, total, count, largest.
+    seen is one place per id, all 0; out is u, v, total, count, largest. Returns the number of pairs.
     """
     u, v, total, count, largest = out
     n = 0
@@ -101,7 +98,10 @@ def gather(starts, first, last, ids, values, seen, lowest, out):
                 n += 1
                 seen[b] = n
                 v[n - 1] = b
-        _sort(v, base, n)
+        if n - base > 32:
+            v[base:n].sort()
+        else:
+            _insert(v, base, n)
         for i in range(base, n):
             seen[np.int64(v[i])] = i + 1
             u[i] = lowest + k
@@ -114,6 +114,7 @@ def gather(starts, first, last, ids, values, seen, lowest, out):
             total[e] += value
             count[e] += 1
             largest[e] = max(largest[e], value)
+    return n
 
 
 @njit(cache=True, nogil=True)
@@ -121,7 +122,13 @@ def _sort(values, first, last):
     """Sort part of an array in place; most parts are a few values long."""
     if last - first > 32:
         values[first:last].sort()
-        return
+    else:
+        _insert(values, first, last)
+
+
+@uncounted
+def _insert(values, first, last):
+    """Sort part of an array in place by insertion."""
     for i in range(first + 1, last):
         value = values[i]
         j = i
@@ -145,12 +152,12 @@ def count_bins(packed, starts, first, last, scale):
     return n
 
 
-@njit(cache=True, nogil=True, inline="always")
+@uncounted
 def _bin(value, scale):
     return min(np.int64(value * scale), 255)
 
 
-@njit(cache=True, nogil=True)
+@uncounted
 def fill_bins(packed, starts, first, last, scale, sizes, bins, counts):
     """Write the bins of each pair, ascending, their counts, and the number of bins per pair; buckets are sorted."""
     values = packed.view(np.float32)

@@ -19,6 +19,7 @@ import numpy as np
 from numba import njit
 
 from neuropil._kernels.linkage import find, join
+from neuropil._kernels.uncounted import uncounted
 
 _SEEN = np.uint8(0x40)
 _LINKS = np.uint8(0x3F)
@@ -37,7 +38,7 @@ _STRIP = 1 << 15  # voxels of a strip in a section
 _HERE, _Z0, _Z1, _Y0, _Y1 = range(5)
 
 
-@njit(cache=True, nogil=True)
+@uncounted
 def outside_unit(values):
     """Return whether any value lies outside [0, 1] or is NaN."""
     for start in range(0, values.size, 4096):
@@ -50,7 +51,7 @@ def outside_unit(values):
     return False
 
 
-@njit(cache=True, nogil=True)
+@uncounted
 def _row_directions(z0, z1, y0, y1, x, low, high, out):
     """Write the bits of all steepest links of a row; x holds the links to the left, and one more at its end."""
     for i in range(out.size):
@@ -101,7 +102,7 @@ def directions(affinities, low, high, first, last, checked, out):
     return good
 
 
-@njit(cache=True, nogil=True)
+@uncounted
 def _copy(bits, z, y, row):
     """Copy a row, 0 where it lies outside the volume; by a loop, since assigning slices takes longer."""
     depth, height, width = bits.shape
@@ -113,7 +114,7 @@ def _copy(bits, z, y, row):
         row[:] = 0
 
 
-@njit(cache=True, nogil=True)
+@uncounted
 def _fill_frame(bits, z, y, frame):
     """Copy a row and its neighbours into a frame."""
     rows = frame.view(np.uint8)
@@ -121,7 +122,7 @@ def _fill_frame(bits, z, y, frame):
         _copy(bits, z + dz, y + dy, rows[k])
 
 
-@njit(cache=True, nogil=True, inline="always")
+@uncounted
 def _several(links):
     """Return 255 in each byte that has several links, else 0."""
     more = links & ((links | _HIGH) - _EACH)
@@ -129,7 +130,7 @@ def _several(links):
     return (marks << _S8) - marks
 
 
-@njit(cache=True, nogil=True)
+@uncounted
 def _ways_out(here, z0, z1, y0, y1, ways):
     """Write the one-way links of those voxels of a row that have several links; return whether there are any."""
     found = np.uint64(0)
@@ -187,7 +188,7 @@ def corners(bits, order, latest, first, last, queue):
     return count
 
 
-@njit(cache=True, nogil=True)
+@uncounted
 def divide(bits, steps, order, queue, count):
     """Give each voxel of a plateau that has a way out to its nearest corner, breadth first from all corners at once."""
     head = 0
@@ -212,7 +213,7 @@ def divide(bits, steps, order, queue, count):
                 count += 1
 
 
-@njit(cache=True, nogil=True)
+@uncounted
 def divide_overwriting(bits, steps, order, queue, count):
     """Divide plateaus as `divide`, but a voxel taken from the queue keeps its last one-way direction only."""
     head = 0
@@ -235,7 +236,7 @@ def divide_overwriting(bits, steps, order, queue, count):
         bits[u] = kept
 
 
-@njit(cache=True, nogil=True, inline="always")
+@uncounted
 def _top(forest, entry):
     """Return the place of the root that an entry -(place + 1) leads to; a place with a label ends the way, too."""
     r = -entry - 1
@@ -247,7 +248,7 @@ def _top(forest, entry):
     return r
 
 
-@njit(cache=True, nogil=True)
+@uncounted
 def _merge(forest, v, w):
     a = _top(forest, forest[v])
     b = _top(forest, forest[w])
@@ -257,7 +258,7 @@ def _merge(forest, v, w):
         forest[a] = -b - 1
 
 
-@njit(cache=True, nogil=True)
+@uncounted
 def _next_steps(here, z0, y0, z1, y1, inside, steps):
     """Write, for each voxel of a row, the one direction in which its entry is found, 0 if it is a root.
 
@@ -357,7 +358,7 @@ def basins(bits, first, last, labels):
     return n
 
 
-@njit(cache=True, nogil=True)
+@uncounted
 def _label_tree(forest, out, v, new):
     """Return the label of a voxel's tree, a new one if it has none, and write it on the way to the root.
 
@@ -389,7 +390,7 @@ def borders(bits, labels, parents, place, height, before, here):
                 join(parents, a, b)
 
 
-@njit(cache=True, nogil=True)
+@uncounted
 def renumber(labels, first, last, here, lookup):
     """Replace the labels of a slab, of which `here` other labels come first, by those of the lookup; 0 stays."""
     for v in range(first, last):

@@ -254,10 +254,11 @@ def _gather_range(
     """Return the fields of the contacts in buckets first ... last - 1, histograms if scale is not 0."""
     ids, values = packed.view(np.uint32), packed.view(np.float32)
     seen = np.zeros(width, np.int64)
-    n = _kernel.count_pairs(starts, first, last, ids, seen)
-    u, v = np.empty(n, np.uint64), np.empty(n, np.uint64)
-    total, count, largest = np.empty(n), np.empty(n, np.int64), np.empty(n, np.float32)
-    _kernel.gather(starts, first, last, ids, values, seen, lowest, (u, v, total, count, largest))
+    most = int(starts[last] - starts[first])  # room for a pair per contact; what is not used takes no memory
+    dtypes = (np.uint64, np.uint64, np.float64, np.int64, np.float32)
+    fields = tuple(np.empty(most, dtype) for dtype in dtypes)
+    n = _kernel.gather(starts, first, last, ids, values, seen, lowest, fields)
+    u, v, total, count, largest = (field[:n] for field in fields)
     entries = _kernel.count_bins(packed, starts, first, last, scale) if scale else 0
     sizes = np.empty(n, np.int64)
     bins, bin_counts = np.empty(entries, np.uint8), np.empty(entries, np.int64)
