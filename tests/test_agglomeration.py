@@ -18,6 +18,7 @@ from neuropil.segmentation import merging
 from neuropil.segmentation.affinities import NEAREST, Affinities
 from neuropil.segmentation.affinity_moves import clear_leaving
 from neuropil.segmentation.agglomeration import agglomerate
+from neuropil.segmentation.agglomeration_parts import Merges, PartEdges, agglomerate_part
 from neuropil.segmentation.contacts import Contacts, region_contacts
 from neuropil.segmentation.decoding import Decoder, decode
 from neuropil.segmentation.linkage import cut
@@ -80,10 +81,31 @@ def test_threads_and_ranges_of_ids_change_nothing():
         assert_equal(one, region_contacts(fragments, links, histograms=True, threads=threads))
 
 
-@pytest.mark.parametrize("few", [0, 3, 128])
-def test_agglomeration_equals_reference(few, monkeypatch):
-    monkeypatch.setattr(merging, "_FEW", few)  # all by the queue, some, or none
+@pytest.mark.parametrize(("few", "span"), [(0, 1), (0, 5), (3, 2), (128, 1 << 16)])
+def test_agglomeration_equals_reference(few, span, monkeypatch):
+    work_in(monkeypatch, few, span)
     check_agglomeration()
+
+
+def work_in(monkeypatch, few: int, span: int) -> None:
+    """Have all, some or nothing go by the queue, in ranges of few entries or in one; all arrays begin too short."""
+    for name, value in {"_FEW": few, "_RANGE": span, "_HALVES": 2, "_SPARE": 1}.items():
+        monkeypatch.setattr(merging, name, value)
+
+
+@pytest.mark.parametrize("levels", [3, 255])
+def test_order_of_work_changes_nothing(levels, monkeypatch):
+    """Sums of whole numbers are exact, so that what is merged first changes no bit, ties included."""
+    links = np.round(smooth(24, 5, 1.0) * levels).astype(np.uint8) * (255 // levels)
+    contacts = region_contacts(watershed(links, low=0.1, high=0.99), links)
+    edges = PartEdges.of(contacts.u, contacts.v, np.rint(contacts.total * 255), contacts.count)
+    expected = Merges.joined([agglomerate_part(edges, []).merges])
+    assert expected.u.size > 100
+    for few, span in [(0, 1 << 16), (0, 40), (20, 7), (512, 100)]:
+        work_in(monkeypatch, few, span)
+        found = Merges.joined([agglomerate_part(edges, []).merges])
+        for name, value in vars(expected).items():
+            np.testing.assert_array_equal(getattr(found, name), value, err_msg=name)
 
 
 @quick

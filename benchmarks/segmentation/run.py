@@ -175,21 +175,27 @@ def measure_trees(figures: dict[str, float], name: str, links: np.ndarray, repea
             clock=time.perf_counter,
         )
         figures[f"contacts_2_threads{name}"] = one / two
+        one, two = alternate(
+            repeats, lambda: whole_tree(links), lambda: whole_tree(links, threads=2), clock=time.perf_counter
+        )
+        figures[f"mean_tree_2_threads{name}"] = one / two
 
 
 def measure_growth(figures: dict[str, float], quick: bool, rng: np.random.Generator) -> None:
-    """Rates of independent and smooth values, and how the rate on tissue changes from small to large."""
+    """Rates of independent and smooth values, and how the rates on tissue change from small to large."""
     for kind in ("random", "smooth"):
         links = affinities(kind, 128, rng)
         took = alternate(3, lambda x=links: fragment(x))[0]
         figures[f"watershed_mvox_s_{kind}_128"] = links[0].size / took / 1e6
     large = affinities("tissue", 256 if quick else 512, rng)
-    rates = {}
+    rates, trees = {}, {}
     for n in (64, 128, 256) if quick else (64, 128, 256, 512):
         links = large[:, :n, :n, :n].copy()
         rates[n] = n**3 / alternate(9 if n == 64 else 3, lambda x=links: fragment(x))[0] / 1e6
-        figures[f"watershed_mvox_s_tissue_{n}"] = rates[n]
+        trees[n] = n**3 / alternate(9 if n == 64 else 1, lambda x=links: whole_tree(x))[0] / 1e6
+        figures[f"watershed_mvox_s_tissue_{n}"], figures[f"mean_tree_mvox_s_tissue_{n}"] = rates[n], trees[n]
     figures["watershed_growth_drift"] = max(rates.values()) / min(rates.values()) - 1
+    figures["mean_tree_growth_drift"] = max(trees.values()) / min(trees.values()) - 1
 
 
 def measure_mutex(figures: dict[str, float], quick: bool, rng: np.random.Generator) -> None:

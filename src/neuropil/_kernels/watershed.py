@@ -393,6 +393,7 @@ def borders(bits, labels, parents, place, height, before, here):
 @uncounted
 def renumber(labels, first, last, here, lookup):
     """Replace the labels of a slab, of which `here` other labels come first, by those of the lookup; 0 stays."""
-    for v in range(first, last):
-        if labels[v] != 0:
-            labels[v] = lookup[labels[v] + here]
+    part = labels[first:last]
+    for v in range(part.size):
+        new = lookup[np.uint64(part[v] + here)]
+        part[v] = new if part[v] != 0 else 0

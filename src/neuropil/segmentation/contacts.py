@@ -202,7 +202,7 @@ def _gather(
     lowest = 1
     while not parts or lowest <= largest:
         highest = max(int(np.searchsorted(ends, ends[lowest - 1] + at_once, side="right")), lowest + 1)
-        parts.append(_bucket(labels, links, histograms, slabs, counts[:, lowest:highest], lowest, largest))
+        parts += _bucket(labels, links, histograms, slabs, counts[:, lowest:highest], lowest, largest)
         lowest = highest
     u, v, total, count, most, sizes, bins, bin_counts = _joined(parts)
     if links.dtype == np.uint8:
@@ -219,8 +219,8 @@ def _bucket(
     counts: NDArray[np.int64],
     lowest: int,
     largest: int,
-) -> list[NDArray[Any]]:
-    """Return the fields of the contacts whose smaller ids are `lowest` + 0 ... k - 1; counts are (slab, k)."""
+) -> list[list[NDArray[Any]]]:
+    """Return, in parts, the fields of contacts whose smaller ids are `lowest` + 0 ... k - 1; counts are (slab, k)."""
     size = counts.shape[1]
     starts = np.concatenate([[0], np.cumsum(counts.sum(0))])
     places = starts[:-1] + np.cumsum(counts, 0) - counts
@@ -238,7 +238,7 @@ def _bucket(
         _gather_range,
         [(starts, first, last, packed, largest + 1, lowest, scale) for first, last in pairwise(bounds)],
     )
-    return _joined([list(fields) for fields in done])
+    return [list(fields) for fields in done]
 
 
 def _joined(parts: list[list[NDArray[Any]]]) -> list[NDArray[Any]]:

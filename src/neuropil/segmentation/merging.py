@@ -16,6 +16,8 @@ from neuropil._kernels import clusters as _clusters
 
 _FEW = 512  # contacts of a cluster that is not yet left to the queue
 _RANGE = 1 << 16  # entries of a range of scores
+_HALVES = 8  # room for half-edges per edge, to begin with; what is not used takes no memory
+_SPARE = 1024  # room of other arrays, to begin with
 
 
 class Merged(NamedTuple):
@@ -70,13 +72,13 @@ def merge_rows(
     size = frozen.size
     nodes = np.empty(4 * size, np.uint32)
     nodes[_clusters.SMALLEST :: 4] = np.arange(size)
-    pool = np.empty(2 * flat.size + 1024, np.int32)  # what is not used takes no memory
+    pool = np.empty(_HALVES * (flat.size // 4), np.int32)
     out = tuple(np.empty(min(flat.size // 4, size), np.uint64) for _ in range(3))
     work = _Work(graph, nodes, pool, np.float32(least), out)
     work.merge_near(frozen)
     work.merge_queued(frozen)
-    done = work.state[_kernel.MERGES]
-    return Merged(*(field[:done] for field in out), nodes[_clusters.SMALLEST :: 4])
+    u, v, entry = (field[: work.state[_kernel.MERGES]] for field in out)
+    return Merged(u, v, entry, nodes[_clusters.SMALLEST :: 4])
 
 
 @dataclass
@@ -91,8 +93,8 @@ class _Work:
 
     def __post_init__(self) -> None:
         self.state = np.zeros(9, np.int64)
-        self.heap, self.later = np.empty(1024, np.uint64), np.empty(1024, np.uint64)
-        self.scratch = _scratch(max(_FEW, 1024))
+        self.heap, self.later = np.empty(_SPARE, np.uint64), np.empty(_SPARE, np.uint64)
+        self.scratch = _scratch(max(_FEW, _SPARE))
         self.table = np.empty(0, np.uint64)
 
     def merge_near(self, frozen: NDArray[np.bool_]) -> None:
@@ -119,7 +121,7 @@ class _Work:
         order = np.empty(self.graph[0].size // 4, np.uint64)
         order = order[: _kernel.collect(self.graph, order)]
         order.sort()
-        self.table = np.empty(2 * order.size + 1024, np.uint64)
+        self.table = np.empty(2 * order.size + _SPARE, np.uint64)
         self.state[_kernel.PAIRS] = _kernel.fill(self.table, self.graph[2])
         self.state[_kernel.USED] = _clusters.write_lists(self.graph[2], self.nodes, self.pool)
         for first in range(0, order.size, _RANGE):
