@@ -52,7 +52,7 @@ def whole(tmp_path: Path, affinities: str) -> np.ndarray:
     return labels
 
 
-@pytest.mark.parametrize("block", ["14,40,44", "7,20,22", "5,13,44", "1,40,17", "64,512,512"])
+@pytest.mark.parametrize("block", ["14,40,44", "7,20,22", "5,13,44", "14,8,44", "1,40,17", "64,512,512"])
 def test_blocks_give_the_segmentation_of_the_whole(
     tmp_path: Path, affinities: str, whole: np.ndarray, block: str
 ) -> None:

@@ -70,6 +70,17 @@ def test_a_crop_comes_out_the_same(tmp_path: Path, affinities: str) -> None:
     assert [one["axis"] for one in json.loads((tmp_path / "v.json").read_text())["seams"]] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("method", ["components", "size"])
+def test_other_methods_and_a_boundary_map(tmp_path: Path, affinities: str, method: str) -> None:
+    from neuropil.volume import open_volume
+
+    words = ["verify-seams", "--block", "3,11,13", *HOW, "--method", method, "--threshold", 0.6]
+    assert "all 7680 voxels have the same id" in good(*words, "--input", affinities)
+    with open_volume(affinities) as volume:
+        uri = store(f"{tmp_path}/b.zarr", volume.read()[0], kind="boundary", scale=1 / 255)
+    assert "all 3840 voxels have the same id" in good(*words, "--input", uri, "--rows", "0:15")
+
+
 def test_a_difference_is_found(affinities: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stage that forgets what links join across faces is caught."""
     monkeypatch.setattr(run_steps, "face_pairs", lambda *_: np.empty((0, 2), np.uint64))

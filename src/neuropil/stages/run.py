@@ -1,7 +1,7 @@
 """neuropil run: segment a volume of any size in blocks, on all cores or a cluster; the result is that of the whole.
 
-With weights an image is predicted first, as by `neuropil predict`. Affinities, or a boundary map, become fragments,
-edges, a merge tree and segments, in the same way as by `neuropil segment --method mean`, and to the same ids, whatever
+With weights an image is predicted first, as by `neuropil predict`. Affinities, or a boundary map, become segments in
+the same way as by `neuropil segment` with the same method (mean, size or components), and to the same ids, whatever
 the blocks: plateaus and basins go on across faces, and what a block cannot decide is decided where its neighbours are
 known. Stopped at any moment, the same command continues.
 """
@@ -26,10 +26,10 @@ from neuropil.stages import StageResult
 from neuropil.stages.common import fingerprint, image_box, placed, record_of, refuse_outputs, sidecar
 from neuropil.stages.fragment_graph import save_graph
 from neuropil.stages.record import made as made_of
-from neuropil.stages.run_config import DECIDES_NOTHING, Config
+from neuropil.stages.run_config import DECIDES_NOTHING, Config, method_of
 from neuropil.stages.run_files import Job
 from neuropil.stages.run_fragments import fragments_uri, graph_of, keep_fragments
-from neuropil.stages.run_order import run_in_order
+from neuropil.stages.run_order import method_steps, number_segments
 from neuropil.stages.run_output import Output, hand_over, labels_place, labels_step, output_steps
 from neuropil.stages.run_pool import pool_of, workers_of
 from neuropil.stages.run_predict import Prediction, plan_prediction, prediction_steps
@@ -44,6 +44,7 @@ from neuropil.volume.uri import parse_uri
 EXAMPLES = [
     "neuropil run --input image.zarr --weights affinity-ssem --output segmentation.zarr --merge-threshold 0.6",
     "neuropil run --input affinities.zarr --output segmentation.zarr --merge-threshold 0.6",
+    "neuropil run --input boundary.zarr --output pieces.zarr --method components --threshold 0.4 --dust 100",
     "neuropil run pipeline.toml --set run.workers=8 --set run.block=64,512,512",
     "neuropil run --input affinities.zarr --output segmentation.zarr --merge-threshold 0.6 --scheduler tcp://host:8786",
     "neuropil run --input affinities.zarr --output segmentation.zarr --merge-threshold 0.6 --executor serial",
@@ -73,6 +74,8 @@ def check(config: Config) -> None:
         raise ConfigError(f"low and high must satisfy 0 <= low < high; got {config.low}, {config.high}")
     if min(config.block) < 1:
         raise ConfigError(f"block must be three positive extents z,y,x; got {config.block}")
+    if method_of(config) == "components" and config.fragments is not None:
+        raise ConfigError("method 'components' makes no fragments; drop fragments, or take another method")
     if config.prediction is not None and config.weights is None:
         raise ConfigError("prediction is what weights make of an image; give weights, or drop prediction")
     if config.cluster is not None and config.scheduler is not None:
@@ -101,7 +104,9 @@ def execute(config: Config, using: AbstractContextManager[Pool]) -> tuple[StageR
             for step in () if made is None else prediction_steps(made):
                 do_step(step, ledger, pool)
             job = _job(config, box, work, config.input if made is None else made.output)
-            segments = run_in_order(job, ledger, pool, config.merge_threshold)
+            for step in method_steps(job):
+                do_step(step, ledger, pool)
+            segments = number_segments(job, config.merge_threshold)
             if config.fragments is not None:
                 keep_fragments(job, ledger, pool, place)
             outputs = _outputs(config, job, place)
@@ -116,7 +121,11 @@ def execute(config: Config, using: AbstractContextManager[Pool]) -> tuple[StageR
     if config.fragments is not None:
         save_graph(config.fragments, graph_of(job))
     seconds = time.monotonic() - start
-    shutil.copy(work / "tree.npz", sidecar(config.output, "tree.npz"))
+    tree = sidecar(config.output, "tree.npz")
+    if (work / "tree.npz").exists():
+        shutil.copy(work / "tree.npz", tree)
+    else:
+        tree.unlink(missing_ok=True)  # of an output that is replaced
     record = record_of("run", config, start) | {
         "voxels": box.size,
         "seconds_in_blocks": round(in_blocks, 2),
@@ -167,7 +176,8 @@ def _job(config: Config, box: Box, work: Path, links: str) -> Job:
     block = tuple(map(min, config.block, box.shape))
     return Job(
         LinkSource(links, origin, config.per_section, config.rule), work, labels_place(config.output, work, block)[0],
-        box.shape, block, unit, config.low, config.high, config.size, config.size_threshold, config.dust,  # type: ignore[arg-type]
+        box.shape, block, method_of(config), unit,  # type: ignore[arg-type]
+        config.threshold, config.low, config.high, config.size, config.size_threshold, config.dust,
         config.mask, box.start, config.bridge,
     )  # fmt: skip
 

@@ -35,8 +35,9 @@ class Job:
     work : folder of all that is made on the way
     output : where the segmentation is that blocks are written to
     shape, block : voxels z, y, x of the volume and of a block
+    method : one of `neuropil.stages.run_order.METHODS`
     unit : steps of affinity in which sums are kept, 255 or 2**24
-    low, high, size, size_threshold, dust : thresholds, as `neuropil segment` has them
+    threshold, low, high, size, size_threshold, dust : as `neuropil segment` has them
     mask : URI or None; voxels where it is not 0 in more than `bridge` sections on end have no links
     mask_origin : voxel z, y, x of it where the volume begins
     """
@@ -46,7 +47,9 @@ class Job:
     output: Location
     shape: tuple[int, int, int]
     block: tuple[int, int, int]
+    method: str
     unit: int
+    threshold: float
     low: float
     high: float
     size: float
@@ -63,10 +66,8 @@ class Job:
 
     @property
     def size_rule(self) -> ConstantSize:
-        """Up to which size fragments are merged; the threshold is a step too, where links were rounded to steps."""
-        fine = self.unit > 255
-        threshold = round(self.size_threshold * self.unit) / self.unit if fine else self.size_threshold
-        return ConstantSize(self.size, threshold)
+        """Up to which size fragments are merged."""
+        return ConstantSize(self.size, self.size_threshold)
 
     @property
     def top(self) -> int:
@@ -77,8 +78,12 @@ class Job:
         return level
 
     def boxes(self, level: int) -> list[Box]:
-        """Return the boxes of 2**level blocks along every axis that cover the volume; level 0 is the blocks."""
-        return list(grid(self.whole, tuple(n << level for n in self.block)))
+        """Return the boxes of 2**level blocks along every axis that cover the volume; level 0 is the blocks.
+
+        A box at the volume's end that is one of the level below is not among them: there is nothing to unite.
+        """
+        every = grid(self.whole, tuple(n << level for n in self.block))
+        return [box for box in every if level == 0 or box != self.above(box, level - 1)]
 
     def parts(self, box: Box, level: int) -> list[Box]:
         """Return the boxes one level below that a box of a level is made of."""
@@ -88,6 +93,11 @@ class Job:
         """Return the box of a level that a box is part of."""
         start = tuple(a // (n << level) * (n << level) for a, n in zip(box.start, self.block))
         return Box(start, tuple(min(a + (n << level), end) for a, n, end in zip(start, self.block, self.shape)))
+
+    def around(self, block: Box, below: int | None = None) -> list[Box]:
+        """Return the boxes that hold a block, from itself to the whole, or to those `below` a level, each once."""
+        levels = range(self.top + 1 if below is None else below)
+        return list(dict.fromkeys(self.above(block, level) for level in levels))
 
     def in_front(self, box: Box, axis: int) -> Box:
         """Return the block before a block along an axis."""
@@ -108,8 +118,8 @@ class Job:
 
 def called(job: Job, step: str, box: Box, ids: NDArray[np.uint64], *, below: int | None = None) -> NDArray[np.uint64]:
     """Return what ids of a block are called after a step, or as far as the levels `below` one of its levels know."""
-    for level in range(job.top + 1 if below is None else below):
-        ids = rename(ids, job.array(f"{step}_names", job.above(box, level)))
+    for one in job.around(box, below):
+        ids = rename(ids, job.array(f"{step}_names", one))
     return ids
 
 

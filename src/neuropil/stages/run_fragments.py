@@ -16,7 +16,7 @@ from neuropil.segmentation.agglomeration_parts import unite
 from neuropil.segmentation.pairs import find_ids
 from neuropil.segmentation.splitting import FragmentGraph
 from neuropil.stages.run_files import Job, chunk_of
-from neuropil.stages.run_steps import contacts_of_nodes
+from neuropil.stages.run_steps import contacts_of_nodes, nodes_of
 from neuropil.tasks import run_tasks
 from neuropil.volume import create_volume, open_volume
 
@@ -36,7 +36,7 @@ def keep_fragments(job: Job, ledger: Ledger, pool: Pool, place: dict[str, Any]) 
 
 def write(job: Job, box: Box) -> None:
     """Write a block of fragments."""
-    numbers = _numbers(job, np.load(job.array("nodes", box)))
+    numbers = _numbers(job, nodes_of(job, box))
     with open_volume(fragments_uri(job), writable=True) as volume:
         volume.write(box, numbers[np.load(job.array("fragments", box))])
 
