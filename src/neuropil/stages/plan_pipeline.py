@@ -55,7 +55,7 @@ class Trial:
     seconds, peaks : per step: for so many voxels; bytes of a block of full size
     largest : voxels of the largest box, per step
     scratch, output : bytes of the work folder, and of what is handed over
-    files : in the work folder: of a block, and of a larger box
+    files : in the work folder: of a block, of a larger box, and of the whole
     output_files : of what will be handed over, of the whole
     """
 
@@ -66,7 +66,7 @@ class Trial:
     largest: dict[str, int]
     scratch: int
     output: int
-    files: tuple[float, float]
+    files: tuple[float, float, int]
     output_files: int
 
 
@@ -114,7 +114,8 @@ def _files(config: Config, trial: Trial, shape: Sequence[int]) -> int:
     block = tuple(map(min, config.block, shape))
     blocks, *above = counts_of_boxes(shape, block)
     pieces = 0 if config.fragments is None else prod(ceil(n / c) for n, c in zip(shape, chunk_of(block)))
-    return ceil((trial.files[0] + _copied(config, shape)) * blocks + trial.files[1] * sum(above)) + pieces
+    of_block, of_box, of_whole = trial.files
+    return ceil((of_block + _copied(config, shape)) * blocks + of_box * sum(above)) + of_whole + pieces
 
 
 def _copied(config: Config, shape: Sequence[int]) -> bool:
@@ -242,8 +243,10 @@ def _on_disk(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix != ".json")
 
 
-def _per_box(folder: Path, whole: Box, block: Sequence[int], entries: Sequence[dict[str, Any]]) -> tuple[float, float]:
-    """Return the files below a work folder for a block, chunks of blocks included, and for a box of several."""
+def _per_box(
+    folder: Path, whole: Box, block: Sequence[int], entries: Sequence[dict[str, Any]]
+) -> tuple[float, float, int]:
+    """Return the files in a work folder for a block, chunks of blocks included, for a box of several, for the whole."""
     boxes = list(grid(whole, block))
     names = {"_".join(map(str, facts)) for box in boxes for facts in (box.start, (*box.start, *box.shape))}
     paths = [path for path in folder.rglob("*") if path.is_file() and path.parent != folder]
@@ -253,7 +256,8 @@ def _per_box(folder: Path, whole: Box, block: Sequence[int], entries: Sequence[d
     own = sum(name in names for name in files)
     levels = [_parted(entry["step"]) for entry in entries]
     above = {(*e["start"], *e["stop"]) for e, (base, number) in zip(entries, levels) if base in CLIMBING and number}
-    return (own + chunks) / len(boxes), (len(files) - own) / max(1, len(above))
+    whole = sum(path.is_file() and path.suffix != ".json" for path in folder.iterdir())
+    return (own + chunks) / len(boxes), (len(files) - own) / max(1, len(above)), whole
 
 
 def _files_of(config: Config, target: str, made: str, shape: tuple[int, ...], empty: str) -> int:
