@@ -61,6 +61,7 @@ def test_components_of_a_map(tmp_path: Path, boundary: str) -> None:
     assert json.loads((tmp_path / "ids.zarr.json").read_text())["config"]["dust"] == 9
     good("run", "--input", boundary, "--output", f"{tmp_path}/ids.zarr", *how, "--overwrite", "--executor", "serial")
     assert json.loads((tmp_path / "ids.zarr.json").read_text())["config"]["dust"] == 0
+    assert "merge tree" not in good("verify", f"{tmp_path}/ids.zarr")
 
 
 def test_components_of_affinities(tmp_path: Path, affinities: str) -> None:
@@ -91,6 +92,7 @@ def test_size(tmp_path: Path, affinities: str, boundary: str, method: str) -> No
     for key in ("u", "v", "affinity"):
         np.testing.assert_array_equal(ours[key], theirs[key])
     assert ours["u"].size > 20
+    assert f"{ours['u'].size} merges" in good("verify", f"{tmp_path}/r.zarr")
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

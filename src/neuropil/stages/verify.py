@@ -171,9 +171,10 @@ def weight_checks(record: dict[str, Any]) -> Iterator[Check]:
 
 
 def tree_checks(uri: str, record: dict[str, Any]) -> Iterator[Check]:
-    """Look whether the merge tree that `run` leaves beside its output is whole."""
+    """Look whether the merge tree that `run` leaves beside its output, but for components, is whole."""
     path = sidecar(uri, "tree.npz")
-    if not path.exists() and record.get("command") != "run":
+    config = record.get("config") or {}
+    if not path.exists() and (record.get("command") != "run" or config.get("method") == "components"):
         return
     yield checked("merge tree", lambda: _tree(path), AGAIN)
 
