@@ -44,7 +44,7 @@ from neuropil.volume.uri import parse_uri
 EXAMPLES = [
     "neuropil run --input image.zarr --weights affinity-ssem --output segmentation.zarr --merge-threshold 0.6",
     "neuropil run --input affinities.zarr --output segmentation.zarr --merge-threshold 0.6",
-    "neuropil run --input boundary.zarr --output pieces.zarr --method components --threshold 0.4 --dust 100",
+    "neuropil run --input boundary.h5:map --output pieces.zarr --method components --threshold 0.4 --dust 100",
     "neuropil run pipeline.toml --set run.workers=8 --set run.block=64,512,512",
     "neuropil run --input affinities.zarr --output segmentation.zarr --merge-threshold 0.6 --scheduler tcp://host:8786",
     "neuropil run --input affinities.zarr --output segmentation.zarr --merge-threshold 0.6 --executor serial",

@@ -31,7 +31,7 @@ from neuropil.volume import Volume, open_volume
 EXAMPLES = [
     "neuropil verify-seams --input affinities.zarr --block 16,128,128 --merge-threshold 0.6",
     "neuropil verify-seams --input affinities.zarr --sections 20:60 --rows 0:300 --columns 0:300 --block 16,100,100",
-    "neuropil verify-seams --input boundary.zarr --block 16,100,100 --method components --threshold 0.4",
+    "neuropil verify-seams --input boundary.h5:map --block 16,100,100 --method components --threshold 0.4",
     "neuropil verify-seams --segmentation theirs.zarr --block 64,512,512",
 ]
 POSITIONAL = ()
