@@ -217,7 +217,7 @@ def _trial(config: Config, box: Box, cut: int) -> Trial:
         scratch, files = _on_disk(ledger.folder), _per_box(ledger.folder, Box.of_shape(shape), block, entries)
         pairs = ((config.output, output), (config.fragments, pieces), (config.prediction, kept))
         made = [(target, one) for target, one in pairs if target is not None and one is not None]
-        size = sum(_on_disk(Path(one)) for _, one in made)
+        written = sum(_on_disk(Path(one)) for _, one in made)
         output_files = sum(_files_of(config, target, one, box.shape, f"{name}/empty") for target, one in made)
     found: dict[str, list[tuple[float, int]]] = {}
     held: dict[str, list[tuple[int, float]]] = {}
@@ -229,7 +229,7 @@ def _trial(config: Config, box: Box, cut: int) -> Trial:
     # Of blocks of full size the one with least: the first one also holds what a worker loads once.
     peaks = {step: min(peak for size, peak in known if size == max(known)[0]) for step, known in held.items()}
     largest = {step: max(size for _, size in known) for step, known in found.items()}
-    return Trial(block, shape, seconds, peaks, largest, scratch, size, files, output_files)
+    return Trial(block, shape, seconds, peaks, largest, scratch, written, files, output_files)
 
 
 def _usual(known: list[tuple[float, int]]) -> float:
@@ -256,8 +256,8 @@ def _per_box(
     own = sum(name in names for name in files)
     levels = [_parted(entry["step"]) for entry in entries]
     above = {(*e["start"], *e["stop"]) for e, (base, number) in zip(entries, levels) if base in CLIMBING and number}
-    whole = sum(path.is_file() and path.suffix != ".json" for path in folder.iterdir())
-    return (own + chunks) / len(boxes), (len(files) - own) / max(1, len(above)), whole
+    once = sum(path.is_file() and path.suffix != ".json" for path in folder.iterdir())
+    return (own + chunks) / len(boxes), (len(files) - own) / max(1, len(above)), once
 
 
 def _files_of(config: Config, target: str, made: str, shape: tuple[int, ...], empty: str) -> int:
@@ -269,18 +269,16 @@ def _files_of(config: Config, target: str, made: str, shape: tuple[int, ...], em
     if place.format in ALONE:
         return shape[0] if place.format == "sections" else 1
     place = replace(place, path=empty, dataset="")
-    chunk = labels_place(target, Path(), tuple(map(min, config.block, shape)))[1] if labels else None
+    wanted = labels_place(target, Path(), tuple(map(min, config.block, shape)))[1] if labels else None
     with open_volume(made) as like:
         facts = {"shape": (*like.shape[:-3], *shape), "dtype": like.dtype, "metadata": like.metadata}
-    with backend_of(place).create_volume(place, chunk_shape=chunk, **facts) as volume:
-        chunk = volume.chunk_shape
-    factors = plan_pyramid(place, config.levels).factors if labels and config.levels else ()
+    with backend_of(place).create_volume(place, chunk_shape=wanted, **facts) as volume:
+        chunk: tuple[int, ...] = volume.chunk_shape
+    shapes = [shape]
+    for factor in plan_pyramid(place, config.levels).factors if labels and config.levels else ():
+        shapes.append(tuple(ceil(n / f) for n, f in zip(shapes[-1], factor)))
     shutil.rmtree(empty)
-    files = prod(ceil(n / c) for n, c in zip(shape, chunk))
-    for factor in factors:
-        shape = tuple(ceil(n / f) for n, f in zip(shape, factor))
-        files += prod(ceil(n / c) for n, c in zip(shape, chunk))
-    return files
+    return sum(prod(ceil(n / c) for n, c in zip(one, chunk)) for one in shapes)
 
 
 def _folder(config: Config) -> Path:

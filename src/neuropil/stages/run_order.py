@@ -58,8 +58,9 @@ def method_steps(job: Job) -> Iterator[Step]:
     for part in METHODS[job.method]:
         if part.block is not None:
             yield Step(part.name, partial(job.boxes, 0), partial(part.block, job))
-        for level in range(1, job.top + 1) if part.group is not None else ():
-            yield Step(f"{part.name} {level}", partial(job.boxes, level), partial(part.group, job, level=level))
+        if part.group is not None:
+            for level in range(1, job.top + 1):
+                yield Step(f"{part.name} {level}", partial(job.boxes, level), partial(part.group, job, level=level))
 
 
 def number_segments(job: Job, threshold: float | None) -> int:
