@@ -25,7 +25,7 @@ from neuropil.machine import available_memory
 from neuropil.progress import duration
 from neuropil.stages import StageResult
 from neuropil.stages.common import sidecar
-from neuropil.stages.run import check, execute, part_of
+from neuropil.stages.run import check, execute, opened, part_of
 from neuropil.stages.run_config import Config
 from neuropil.stages.run_output import labels_place
 from neuropil.stages.run_pool import SHARE, pool_of, workers_of
@@ -183,10 +183,12 @@ def _trial(config: Config, box: Box, cut: int) -> Trial:
         output, kept = f"{name}/output.zarr", None if config.prediction is None else f"{name}/prediction.zarr"
         change = {"output": output, "prediction": kept, "box": ranges, "block": block, "cluster": None}
         tried = config.model_copy(update=change | {"scheduler": None, "workers": 1, "worker_memory": None})
-        _, ledger = execute(tried, pool_of(tried))
-        entries = [json.loads(line) for line in (ledger.folder / "done.jsonl").read_text().splitlines()]
-        scratch, files = _on_disk(ledger.folder)
-        files -= sum(_on_disk(volume)[1] for volume in ledger.folder.glob("*.zarr"))
+        with opened(tried) as ledger:
+            execute(tried, pool_of(tried), ledger)
+        work = sidecar(output, "unfinished")
+        entries = [json.loads(line) for line in (work / "done.jsonl").read_text().splitlines()]
+        scratch, files = _on_disk(work)
+        files -= sum(_on_disk(volume)[1] for volume in work.glob("*.zarr"))
         outputs = [_on_disk(Path(one)) for one in (output, kept) if one is not None]
     found: dict[str, list[tuple[float, int]]] = {}
     held: dict[str, list[tuple[int, float]]] = {}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuropil.blockwise import Ledger, Pool
-from neuropil.files import replacing
+from neuropil.files import writing
 from neuropil.segmentation.agglomeration_parts import Merges
 from neuropil.segmentation.linkage import MergeTree, cut
 from neuropil.stages import run_steps
@@ -48,7 +48,7 @@ def _cut(job: Job, threshold: float | None) -> int:
     merges = Merges.joined([Merges(*(_everywhere(job, "agglomeration", n) for n in Merges.__dataclass_fields__))])
     u, v = (np.searchsorted(nodes, end).astype(np.uint64) + np.uint64(1) for end in (merges.u, merges.v))
     tree = MergeTree(u, v, (merges.score / np.float32(job.unit)).astype(np.float32), nodes.size)
-    with replacing(job.work / "tree.npz") as part, part.open("wb") as file:
+    with writing(job.work / "tree.npz") as file:
         np.savez(file, u=tree.u, v=tree.v, affinity=tree.affinity)
     labels = cut(tree, 2.0 if threshold is None else threshold)[1:]
     save_table(job.table("segments"), nodes, labels)

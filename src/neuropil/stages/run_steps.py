@@ -34,7 +34,9 @@ from neuropil.stages.run_files import (
     Job,
     called,
     load,
+    load_array,
     load_shelf,
+    map_array,
     rename,
     save,
     save_array,
@@ -81,7 +83,7 @@ def plateaus(job: Job, box: Box, level: int) -> None:
 def faces(job: Job, box: Box) -> None:
     """Find what divided plateaus join in a block, and what links join and touch across the faces in front of it."""
     settled = _settled(job, box)
-    labels, ids = np.load(job.array("fragments", box), mmap_mode="r"), np.load(job.array("ids", box))
+    labels, ids = map_array(job.array("fragments", box)), load_array(job.array("ids", box))
     save_table(job.array("join_names", box), *join_pairs([ids[inner_pairs(labels, settled, box, job.shape)]]))
     own = load(job.file("sides", box))
     known: Arrays = {}
@@ -96,7 +98,7 @@ def faces(job: Job, box: Box) -> None:
         bits = settle(own[f"low_bits{axis}"], _slab(box, axis, 0), job.shape, settled)
         beyond = settle(other[f"high_bits{axis}"], _slab(front, axis, -1), job.shape, _settled(job, front))
         pairs = face_pairs((there, beyond), (here, bits), axis)
-        names = np.load(job.array("ids", front), mmap_mode="r")
+        names = map_array(job.array("ids", front))
         known[f"pairs{axis}"] = np.stack([names[pairs[:, 0]], ids[pairs[:, 1]]], 1)
         touching = _present(there, names.size)
         known[f"before{axis}"] = names[touching]
@@ -126,7 +128,7 @@ def join(job: Job, box: Box, level: int) -> None:
 
 def link_block(job: Job, box: Box) -> None:
     """Merge small fragments of a block, as far as it can tell."""
-    ids, sides = np.load(job.array("ids", box)), load(job.file("sides", box))
+    ids, sides = load_array(job.array("ids", box)), load(job.file("sides", box))
     names = [called(job, "join", box, ids)]
     at_faces: Arrays = {}
     for axis in range(3):
@@ -165,8 +167,8 @@ def _link(job: Job, box: Box, known: PartLinks) -> None:
 
 def merge_block(job: Job, box: Box) -> None:
     """Agglomerate a block's segments, as far as it can tell."""
-    names = called(job, "linkage", box, np.load(job.array("names", box)))
-    save_array(job.array("nodes", box), names[: np.load(job.array("ids", box), mmap_mode="r").size])
+    names = called(job, "linkage", box, load_array(job.array("names", box)))
+    save_array(job.array("nodes", box), names[: map_array(job.array("ids", box)).size])
     at_faces = load(job.file("at_faces", box))
     save(
         job.file("nodes_at_faces", box),
@@ -177,7 +179,7 @@ def merge_block(job: Job, box: Box) -> None:
 
 def contacts_of_nodes(job: Job, box: Box) -> PartEdges:
     """Return the contacts of a block's links between what linkage left."""
-    names = called(job, "linkage", box, np.load(job.array("names", box)))
+    names = called(job, "linkage", box, load_array(job.array("names", box)))
     return PartEdges.of_labels(names, *_contacts(job, box, "u", "v", "total", "count"))
 
 
@@ -195,8 +197,8 @@ def _merge(job: Job, box: Box, known: PartEdges) -> None:
 
 def write(job: Job, box: Box) -> NDArray[np.uint64]:
     """Write a block of the segmentation, and return it."""
-    names = rename(np.load(job.array("nodes", box)), job.table("segments"))
-    labels: NDArray[np.uint64] = names[np.load(job.array("fragments", box))]
+    names = rename(load_array(job.array("nodes", box)), job.table("segments"))
+    labels: NDArray[np.uint64] = names[load_array(job.array("fragments", box))]
     with open_location(job.output, writable=True) as volume:
         volume.write(box, labels)
     return labels
