@@ -30,7 +30,7 @@ from neuropil.errors import BlockLost, InputError, RunMismatch
 from neuropil.files import Lines, Place, remove_folder, write_json
 from neuropil.geometry import Box
 from neuropil.locks import Lock, locked
-from neuropil.machine import forget_peak, peak_resident
+from neuropil.machine import forget_peak, peak_resident, resident
 from neuropil.progress import Progress
 from neuropil.reads import noting, told
 
@@ -236,6 +236,9 @@ class Pool(Protocol):
     def next(self) -> Outcome:
         """Wait for one of the submitted blocks."""
 
+    def memory(self) -> list[int]:
+        """Bytes that each process holds."""
+
 
 class SerialPool:
     """Blocks one after the other in this process, for debugging."""
@@ -258,6 +261,10 @@ class SerialPool:
             return timed(work, box)
         except Exception as error:
             return Outcome(box, error=error)
+
+    def memory(self) -> list[int]:
+        """Bytes that this process holds."""
+        return [resident()]
 
 
 class DaskPool:
@@ -294,6 +301,13 @@ class DaskPool:
             lost = type(error).__name__ == "KilledWorker"
             return Outcome(box, error=BlockLost(_LOST) if lost else error)
 
+    def memory(self) -> list[int]:
+        """Bytes that each worker said last that it holds; none while the scheduler is away."""
+        with suppress(OSError, TimeoutError):
+            workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+            return [int(worker.get("metrics", {}).get("memory", 0)) for worker in workers]
+        return []
+
 
 @contextmanager
 def dask_pool(workers: int, memory: float | None = None, scheduler: str | None = None) -> Iterator[DaskPool]:
@@ -321,6 +335,8 @@ def dask_pool(workers: int, memory: float | None = None, scheduler: str | None =
                 client.wait_for_workers(1, timeout=PATIENCE)
             except TimeoutError:
                 raise InputError(f"scheduler: the cluster at {scheduler} has no workers; start some") from None
+            if "dashboard" in client.scheduler_info()["services"]:
+                log.info("dashboard: %s", client.dashboard_link)
             yield DaskPool(client)
         return
     import dask

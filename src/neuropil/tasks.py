@@ -17,6 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import gettempdir
 
+from neuropil import progress
 from neuropil.blockwise import Ledger, Outcome, Pool, timed
 from neuropil.errors import BlockLost, BlocksFailed, InputError, NeuropilError, StorageFull, VolumeError
 from neuropil.files import Place, write_text
@@ -28,6 +29,8 @@ log = logging.getLogger("neuropil")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PASSING = (BlockLost, VolumeError)
 """Errors of neuropil's own that may be gone next time: a bucket is away for a moment."""
+ASK = 2.0
+"""Seconds after which workers are asked anew what memory they hold."""
 _DEATHS = 20
 """Processes that may end under a block before it has begun."""
 
@@ -56,7 +59,7 @@ def run_tasks(
     waiting = deque(box for box in blocks if (name, box) not in ledger.done)
     watch = Watch(ledger.folder / "running", pool.patience)
     watched = partial(watch, work)
-    view = _View(name, blocks, waiting)
+    view = _View(name, blocks, waiting, pool)
     failures: dict[Box, BaseException] = {}
     tried, lost = Counter[Box](), Counter[Box]()
     flying = 0
@@ -103,8 +106,8 @@ def _failed(ledger: Ledger, name: str, blocks: int, failures: dict[Box, BaseExce
 class _View:
     """What people see of a step: blocks, voxels a second, memory, failures."""
 
-    def __init__(self, name: str, blocks: Sequence[Box], waiting: Sequence[Box]) -> None:
-        self._progress = Progress(name, len(blocks), len(blocks) - len(waiting))
+    def __init__(self, name: str, blocks: Sequence[Box], waiting: Sequence[Box], pool: Pool) -> None:
+        self._progress, self._pool, self._asked = Progress(name, len(blocks), len(blocks) - len(waiting)), pool, 0.0
         self._start, self._voxels, self._peak, self._again = time.monotonic(), 0, 0, 0
 
     def tell(self, made: Outcome, error: BaseException | None, failed: int) -> None:
@@ -115,8 +118,15 @@ class _View:
         rate = self._voxels / 1e6 / max(time.monotonic() - self._start, 1e-3)
         note = f"{rate:.1f} Mvoxel/s, {self._peak} MB"
         if self._again:
-            note += f", {self._again - failed} tried again, {failed} failed"
+            note = f"{self._again - failed} tried again, {failed} failed, {note}"
         self._progress.advance(int(error is None), note)
+        if time.monotonic() - self._asked > ASK:
+            self._asked = time.monotonic()
+            progress.foot(self._memory)
+
+    def _memory(self) -> str:
+        held = [size / 1e9 for size in self._pool.memory()]
+        return f"{len(held)} workers hold {sum(held):.2f} GB, the largest {max(held):.2f}" if held else ""
 
 
 def _run_alone(ledger: Ledger, name: str, blocks: Sequence[Box], work: Callable[[Box], None], only: str) -> None:

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
+from neuropil import progress
 from neuropil.blockwise import Ledger, Pool, SerialPool, open_ledger
 from neuropil.config import dump
 from neuropil.errors import ConfigError, InputError, NeuropilError
@@ -26,9 +27,17 @@ from neuropil.stages.fragment_graph import save_graph
 from neuropil.stages.record import made as made_of
 from neuropil.stages.run_config import DECIDES_NOTHING, Config
 from neuropil.stages.run_files import Job
-from neuropil.stages.run_fragments import fragments_uri, graph_of, keep_fragments
-from neuropil.stages.run_order import run_in_order
-from neuropil.stages.run_output import Output, claimed, hand_over, labels_place, labels_step, output_steps
+from neuropil.stages.run_fragments import FRAGMENTS, fragments_uri, graph_of, keep_fragments
+from neuropil.stages.run_order import run_in_order, steps_in_order
+from neuropil.stages.run_output import (
+    Output,
+    claimed,
+    expected_steps,
+    hand_over,
+    labels_place,
+    labels_step,
+    output_steps,
+)
 from neuropil.stages.run_pool import pool_of, workers_of
 from neuropil.stages.run_predict import Prediction, plan_prediction, prediction_steps
 from neuropil.stages.run_source import LinkSource, steps_of
@@ -105,15 +114,20 @@ def execute(config: Config, using: AbstractContextManager[Pool], ledger: Ledger)
     try:
         box, place = part_of(config)
         made = _plan(config, box, work)
+        predicted = [] if made is None else prediction_steps(made)
+        progress.expect(_expected(config, predicted, _job(config, box, work, config.input, 1), place))
         with using as pool:
             ready = time.monotonic()
-            for step in () if made is None else prediction_steps(made):
+            for step in predicted:
                 do_step(step, ledger, pool)
-            job = _job(config, box, work, config.input if made is None else made.output)
+            links = config.input if made is None else made.output
+            with open_volume(links) as volume:
+                unit, said = steps_of(volume), volume.metadata
+            job = _job(config, box, work, links, unit)
             segments = run_in_order(job, ledger, pool, config.merge_threshold)
             if config.fragments is not None:
                 keep_fragments(job, ledger, pool, place)
-            outputs = _outputs(config, job, place)
+            outputs = _outputs(config, job, place, said)
             for step in _last_steps(job, outputs):
                 do_step(step, ledger, pool)
             in_blocks = time.monotonic() - ready
@@ -178,11 +192,22 @@ def _plan(config: Config, box: Box, work: Place) -> Prediction | None:
     return plan_prediction(config, box, work, workers=workers, memory=memory)
 
 
-def _job(config: Config, box: Box, work: Place, links: str) -> Job:
+def _expected(config: Config, predicted: list[Step], job: Job, place: dict[str, Any]) -> progress.Steps:
+    """Return the steps that are to come, with their numbers of blocks as far as these are known."""
+    steps: list[tuple[str, int | None]] = []
+    steps += [(step.name, len(step.boxes())) for step in [*predicted, *steps_in_order(job)]]
+    blocks = len(job.boxes(0))
+    if config.fragments is not None:
+        steps.append((FRAGMENTS, blocks))
+    steps.append(("segmentation", blocks))
+    for output in _outputs(config, job, place, Metadata()):
+        steps += expected_steps(output)
+    return steps
+
+
+def _job(config: Config, box: Box, work: Place, links: str, unit: int) -> Job:
     """Return what all blocks of the segmentation have in common."""
     origin = box.start if links == config.input else (0, 0, 0)
-    with open_volume(links) as volume:
-        unit = steps_of(volume)
     block = tuple(map(min, config.block, box.shape))
     return Job(
         LinkSource(links, origin, config.per_section, config.rule), work, labels_place(config.output, work, block)[0],
@@ -191,15 +216,14 @@ def _job(config: Config, box: Box, work: Place, links: str) -> Job:
     )  # fmt: skip
 
 
-def _outputs(config: Config, job: Job, place: dict[str, Any]) -> list[Output]:
-    """Return what is handed over at the end."""
+def _outputs(config: Config, job: Job, place: dict[str, Any], predicted: Metadata) -> list[Output]:
+    """Return what is handed over at the end; `predicted` is what a prediction says of itself."""
     labels, chunk = Metadata(kind="labels", **place), labels_place(config.output, job.work, job.block)[1]
     outputs = [Output("output", job.output.uri, config.output, labels, job.work, config.levels, chunk, job.block)]
     if config.fragments is not None:
         outputs.append(Output("fragments output", fragments_uri(job), config.fragments, labels, job.work))
     if config.prediction is not None:
-        with open_volume(job.source.uri) as predicted:
-            metadata = replace(predicted.metadata, **place)
+        metadata = replace(predicted, **place)
         outputs.append(Output("prediction", job.source.uri, config.prediction, metadata, job.work))
     return outputs
 

@@ -18,18 +18,19 @@ from neuropil.segmentation.agglomeration_parts import Merges
 from neuropil.segmentation.linkage import MergeTree, cut
 from neuropil.stages import run_steps
 from neuropil.stages.run_files import Job, load, save_array, save_table
-from neuropil.tasks import run_tasks
+from neuropil.stages.run_step import Step, do_step
 
 
-def run_in_order(job: Job, ledger: Ledger, pool: Pool, threshold: float | None) -> int:
-    """Do what is not done yet, up to the table of labels; return the number of segments."""
+def steps_in_order(job: Job) -> list[Step]:
+    """Return the steps up to the merge tree."""
+    steps: list[Step] = []
 
     def each(name: str, work: Any) -> None:
-        run_tasks(ledger, name, job.boxes(0), partial(work, job), pool)
+        steps.append(Step(name, partial(job.boxes, 0), partial(work, job)))
 
     def climb(name: str, work: Any) -> None:
         for level in range(1, job.top + 1):
-            run_tasks(ledger, f"{name} {level}", job.boxes(level), partial(work, job, level=level), pool)
+            steps.append(Step(f"{name} {level}", partial(job.boxes, level), partial(work, job, level=level)))
 
     each("fragments", run_steps.fragments)
     climb("plateaus", run_steps.plateaus)
@@ -39,6 +40,13 @@ def run_in_order(job: Job, ledger: Ledger, pool: Pool, threshold: float | None) 
     climb("linkage", run_steps.link_group)
     each("agglomeration", run_steps.merge_block)
     climb("agglomeration", run_steps.merge_group)
+    return steps
+
+
+def run_in_order(job: Job, ledger: Ledger, pool: Pool, threshold: float | None) -> int:
+    """Do what is not done yet, up to the table of labels; return the number of segments."""
+    for step in steps_in_order(job):
+        do_step(step, ledger, pool)
     return _cut(job, threshold)
 
 

@@ -125,6 +125,12 @@ def output_steps(output: Output) -> Iterator[Step]:
         )
 
 
+def expected_steps(output: Output) -> list[tuple[str, None]]:
+    """Return the names of the steps of `output_steps`, before anything is there to count blocks in."""
+    copied = [] if output.alone or output.chunk is not None else [output.name]
+    return [(name, None) for name in [*copied, *(f"level {number + 1}" for number in range(output.levels))]]
+
+
 def labels_place(target: str, work: Place, block: tuple[int, ...]) -> tuple[Location, tuple[int, ...] | None]:
     """Return where blocks of labels are written, and, if that is what is handed over, the chunks it shall have."""
     place, chunk = parse_uri(target), chunk_of(block)

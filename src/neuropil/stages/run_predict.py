@@ -7,7 +7,7 @@ lie where they lie in the whole, so the result is that of `neuropil predict`. A 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -161,16 +161,15 @@ def _column(
     return column
 
 
-def prediction_steps(made: Prediction) -> Iterator[Step]:
-    """Yield the steps one after the other; the last one makes `made.output`."""
-    counted = partial(_grid, made, _counted(made))
-    yield Step("sections", counted, partial(measure_sections, made))
-    _join_sections(made)
+def prediction_steps(made: Prediction) -> list[Step]:
+    """Return the steps in their order; the last one makes `made.output`."""
+    steps = [Step("sections", partial(_grid, made, _counted(made)), partial(measure_sections, made))]
     if not made.tiles:
-        yield _writing(made, "predict", partial(predict_column, made), made.output, made.column, made.block)
+        steps.append(_writing(made, "predict", partial(predict_column, made), made.output, made.column, made.block))
     for index in range(len(made.tiles)):
         work, group = partial(predict_tiles, made, index=index), made.group(index)
-        yield _writing(made, f"predict {index + 1}", work, made.map(index), group, group)
+        steps.append(_writing(made, f"predict {index + 1}", work, made.map(index), group, group))
+    return steps
 
 
 def _writing(made: Prediction, name: str, work: Callable[[Box], None], uri: str, size: Extent, chunk: Extent) -> Step:
@@ -230,7 +229,8 @@ def _join_sections(made: Prediction) -> None:
 
 
 def _create(made: Prediction, uri: str, chunk: Extent) -> None:
-    """Make the volume that a step writes into; blocks are whole chunks of it."""
+    """Make the volume that a step writes into; blocks are whole chunks of it. Sections are measured by then."""
+    _join_sections(made)
     unet = _model(made).unet
     if unet is not None:
         offsets = [unet.architecture.offsets[channel] for channel in wanted_channels(made.config, unet)]
