@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from buckets import Buckets, serving
 from scipy import ndimage
-from small import VOXEL_SIZE, command, good, load, process, sentence, store
+from small import VOXEL_SIZE, command, good, load, pair, process, sentence, stack, store
 
 from neuropil.blockwise import Outcome, SerialPool
 from neuropil.errors import VolumeError
@@ -139,6 +139,30 @@ def test_the_same_command_continues(
     np.testing.assert_array_equal(load(OUT), whole)
     assert {key.split("/")[2] for key in bucket.objects} == {"ids.zarr"}
     assert "exists; give --overwrite" in sentence(*words)
+
+
+def test_from_an_image_with_all_outputs(tmp_path: Path, bucket: Buckets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prediction, fragments, levels, another format; stopped while the levels are made, and gone on with."""
+    monkeypatch.chdir(tmp_path)
+    image, weights = f"{stack(tmp_path / 's.h5', SHAPE)}:raw", pair(tmp_path / "pair.safetensors")
+    words = ["run", "--input", image, "--weights", weights, *HOW, *BLOCK, "--executor", "serial"]
+    here = ["--output", f"precomputed://{tmp_path}/ids", "--prediction", f"{tmp_path}/p.zarr"]
+    good(*words, *here)
+    there = ["--output", "precomputed://s3://lab-data/ids", "--prediction", "s3://lab-data/p.zarr"]
+    there += ["--fragments", "s3://lab-data/f.zarr", "--levels", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr("neuropil.volume.pyramid.write_level", stopped)
+        assert command(*words, *there, "--quiet").code == 130
+    assert "not finished" in command("verify", "precomputed://s3://lab-data/ids").out
+    good(*words, *there)
+    for name in ("precomputed://{}/ids", "{}/p.zarr"):
+        np.testing.assert_array_equal(load(name.format("s3://lab-data")), load(name.format(tmp_path)))
+    assert {key.split("/")[1] for key in bucket.objects} == {"ids", "p.zarr", "f.zarr"}
+    assert command("verify", "precomputed://s3://lab-data/ids").code == 0
+
+
+def stopped(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_killed_and_continued_by_processes(tmp_path: Path, bucket: Buckets, inputs: tuple[str, np.ndarray]) -> None:

@@ -219,7 +219,7 @@ def _on_disk(folder: Path) -> tuple[int, int]:
 
 
 def _folder(config: Config) -> Path:
-    """Return the folder, which exists, that the output and the work folder will be in."""
+    """Return the folder, which exists, that the output and the work folder will be in; here if that is a bucket."""
     folder = sidecar(config.output, "unfinished").absolute().parent
     while not folder.exists():
         folder = folder.parent
@@ -247,8 +247,10 @@ def refuse_what_does_not_fit(config: Config, data: dict[str, Any], room: float) 
         raise InputError(
             f"a worker would need {need / 1e9:.2f} GB and may take {room / 1e9:.2f} GB ({workers} workers); give {turn}"
         )
+    if parse_uri(config.output).remote:  # a bucket has room
+        return
     disk = os.statvfs(_folder(config))
-    wanted = data["scratch_bytes"] + (0 if parse_uri(config.output).remote else data["output_bytes"])
+    wanted = data["scratch_bytes"] + data["output_bytes"]
     free = disk.f_bavail * disk.f_frsize
     if wanted > free:
         raise InputError(
