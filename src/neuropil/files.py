@@ -99,7 +99,7 @@ def swap(place: Place, before: bytes | None, after: bytes) -> bool:
             return False
         part.write_bytes(after)
         if before is None:
-            os.link(part, place)
+            _give_name(part, place)
         else:
             os.replace(part, place)
     except (FileExistsError, FileNotFoundError):
@@ -163,6 +163,18 @@ class Lines:
             return b"".join((self._place / name).read_bytes() for name in _bucket(self._place).names())
         text = self._place.read_bytes() if self._place.exists() else b""
         return text[: text.rfind(b"\n") + 1]
+
+
+def _give_name(part: Path, place: Path) -> None:
+    """Give a file a name that nothing has."""
+    try:
+        os.link(part, place)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if place.exists():
+            raise FileExistsError from None
+        os.replace(part, place)
 
 
 def _bucket(place: Any) -> Bucket:

@@ -167,7 +167,7 @@ class PlainView:
 
     def expect(self, steps: Steps) -> None:
         """Say which steps are to come."""
-        known = [name if total is None else f"{name} {total}" for name, total in steps]
+        known = [name if total is None else f"{name} ({total})" for name, total in steps]
         print(f"{len(known)} steps: {', '.join(known)}", file=sys.stderr, flush=True)
 
     def foot(self, text: str) -> None:
