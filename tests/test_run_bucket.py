@@ -18,8 +18,10 @@ from scipy import ndimage
 from small import VOXEL_SIZE, command, good, load, pair, process, sentence, stack, store
 
 from neuropil.blockwise import Outcome, SerialPool
-from neuropil.errors import VolumeError
+from neuropil.errors import BlockLost, VolumeError
 from neuropil.files import SEGMENT, Lines, remove_folder, swap
+from neuropil.geometry import Box
+from neuropil.tasks import Watch
 from neuropil.volume import tensorstore_
 from neuropil.volume.objects import ObjectPath
 
@@ -104,6 +106,37 @@ def test_a_bucket_that_is_not_there(bucket: Buckets, monkeypatch: pytest.MonkeyP
     tensorstore_.bucket.cache_clear()
     with pytest.raises(VolumeError, match="cannot write s3://lab-data/x: "):
         ObjectPath("s3://lab-data/x").write_bytes(b"")
+
+
+def test_what_is_known_of_a_block_whose_process_ended(bucket: Buckets) -> None:
+    """The mark is in the bucket, the last words are on the machine."""
+    watch, box = Watch(ObjectPath("s3://lab-data/work/running"), 5.0), Box((0, 4, 0), (1, 8, 1))
+    watch(lambda box: pytest.fail("not begun") if not watch.begun(box) else None, box)
+    assert not watch.begun(box)
+
+    def end(box: Box) -> None:
+        raise SystemExit
+
+    lost = Outcome(box, error=BlockLost("its process ended"))
+    with pytest.raises(SystemExit):
+        watch(end, box)
+    assert watch.begun(box)
+    assert str(watch.why(lost)) == "its process ended"
+    watch._words(box).write_text('Thread 1\n  File "x.py", line 3 in hang\n')
+    assert str(watch.why(lost)).endswith(
+        'it took longer than block_timeout, 5 s, and was at File "x.py", line 3 in hang'
+    )
+    watch.forget(box)
+    assert not watch.begun(box)
+    assert watch.why(lost) is lost.error
+
+
+def test_a_web_server_can_only_be_read(inputs: tuple[str, np.ndarray]) -> None:
+    said = sentence("run", "--input", inputs[0], "--output", "https://127.0.0.1:1/ids.zarr")
+    assert (
+        said
+        == "output https://127.0.0.1:1/ids.zarr is on a web server, which can only be read; give a bucket or a path"
+    )
 
 
 class Stopping(SerialPool):

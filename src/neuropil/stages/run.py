@@ -101,10 +101,10 @@ def check(config: Config) -> None:
 
         check_levels(parse_uri(config.output))
     outputs = (config.output, config.prediction, config.fragments)
-    ours = claimed(work_folder(config.output))
-    refuse_outputs(outputs, config.input, overwrite=config.overwrite, ours=ours)
     for uri in filter(None, outputs):
         check_target(parse_uri(uri))
+    ours = claimed(work_folder(config.output))
+    refuse_outputs(outputs, config.input, overwrite=config.overwrite, ours=ours)
 
 
 def execute(config: Config, using: AbstractContextManager[Pool], ledger: Ledger) -> StageResult:

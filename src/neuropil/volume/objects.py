@@ -55,9 +55,9 @@ class ObjectPath:
         return self
 
     def exists(self) -> bool:
-        """Tell whether an object of exactly this name is there."""
+        """Tell whether an object of exactly this name is there; meant for small ones."""
         with self._errors("look for"):
-            return bool(self._store.list(ts.KvStore.KeyRange(self._key, f"{self._key}\0")).result())
+            return bool(self._store.read(self._key).result().state == "value")
 
     def read_bytes(self) -> bytes:
         """Return the whole object.
@@ -94,7 +94,7 @@ class ObjectPath:
     def unlink(self, missing_ok: bool = False) -> None:  # as of a Path
         """Delete the object if it is there."""
         with self._errors("delete"):
-            self._store.delete_range(ts.KvStore.KeyRange(self._key, f"{self._key}\0")).result()
+            self._store.write(self._key, None).result()
 
     def names(self) -> list[str]:
         """Return what begins with this place and a slash, in order."""

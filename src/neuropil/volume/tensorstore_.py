@@ -160,6 +160,8 @@ def kvstore_of(location: Location, dataset: str = "") -> dict[str, Any]:
 
 def _bucket_spec(scheme: str, name: str) -> dict[str, Any]:
     """Return the spec of a bucket; that of S3 may be on a server of one's own, as Amazon's tools are told, too."""
+    if scheme in ("http", "https"):
+        return {"driver": "http", "base_url": f"{scheme}://{name}"}
     if scheme == "gs":
         return {"driver": "gcs", "bucket": name}
     spec: dict[str, Any] = {"driver": "s3", "bucket": name}
