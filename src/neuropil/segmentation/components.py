@@ -153,7 +153,8 @@ def strong_links(affinities: ArrayLike, threshold: float) -> NDArray[np.uint8]:
 def inner_links(mask: NDArray[np.bool_], *, per_section: bool = False) -> NDArray[np.uint8]:
     """Return the links between neighbours in a mask, as bits; a voxel without such neighbours has a bit of its own."""
     bits = link_bits(_with_one_before(mask, axis, cut=per_section and axis == 0) for axis in range(3))
-    return np.bitwise_or(bits, mask.view(np.uint8) << np.uint8(6), out=bits)
+    bits |= mask.view(np.uint8) << np.uint8(6)
+    return bits
 
 
 def link_bits(linked: Iterable[NDArray[np.bool_]]) -> NDArray[np.uint8]:
