@@ -159,7 +159,7 @@ def test_where_nothing_can_be_drawn_there_are_lines(tmp_path: Path, where: str) 
     assert code == 1
     assert "\x1b" not in told
     lines = told.replace("\r", "").splitlines()
-    assert lines[:2] == ["2 steps: fragments (3), faces (3)", "a log line"]
+    assert lines[:2] == ["a log line", "2 steps: fragments (3), faces (3)"]
     assert lines[2:4] == ["fragments: 0/3", "fragments: 3/3  2.0 Mvoxel/s"]
     assert lines[-1] == "RuntimeError: broken"
 

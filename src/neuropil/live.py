@@ -160,15 +160,15 @@ class LiveView:
 
 
 class PlainView:
-    """Writes a line when steps are known, when one is done, and every `EVERY` seconds."""
+    """Writes which steps there are before the first, then a line when one is done, and every `EVERY` seconds."""
 
     def __init__(self) -> None:
-        self._last = -math.inf
+        self._last, self._expected = -math.inf, ""
 
     def expect(self, steps: Steps) -> None:
-        """Say which steps are to come."""
+        """Say which steps are to come, once the first begins: what is refused before is told in one line."""
         known = [name if total is None else f"{name} ({total})" for name, total in steps]
-        print(f"{len(known)} steps: {', '.join(known)}", file=sys.stderr, flush=True)
+        self._expected = f"{len(known)} steps: {', '.join(known)}\n"
 
     def foot(self, text: str) -> None:
         """Say nothing of it: lines have notes of their own."""
@@ -178,5 +178,7 @@ class PlainView:
         if time.monotonic() - self._last < EVERY and done < total:
             return
         self._last = time.monotonic()
+        print(self._expected, end="", file=sys.stderr)
+        self._expected = ""
         rest = f", {duration(left)} left" if math.isfinite(left) and done < total else ""
         print(f"{name}: {done}/{total}{rest}{'  ' + note if note else ''}", file=sys.stderr, flush=True)
