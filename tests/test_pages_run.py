@@ -52,6 +52,7 @@ NOT_RUN = {
     "benchmark examples/benchmark.toml": "minutes, on data that are not here: benchmarks/harness keeps its results",
     "run cluster.toml": "needs SLURM: test_clusters has a small one",
     "data://": "needs data that are not here",
+    "s3://": "needs a bucket: test_run_bucket has one",
 }
 ELSEWHERE = {"docs/tutorial.md": "test_readme: its pictures are made of what its commands make"}
 NAME = r"(?:\w+://)?(runs/\w+|sections|[a-zA-Z][^:]*?\.[a-z]\w+)(?:[:/](\S*))?"  # path and dataset of a URI

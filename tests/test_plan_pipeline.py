@@ -87,8 +87,9 @@ def test_files_are_counted(
     config = run.Config(**facts)
     with untouched(tmp_path):
         plan = plan_pipeline.plan_pipeline(config).data
-    _, ledger = run.execute(config, nullcontext(SerialPool()))
-    steps = ledger.summary()
+    with run.opened(config) as ledger:
+        run.execute(config, nullcontext(SerialPool()), ledger)
+        steps = ledger.summary()
     assert {step["name"] for step in plan["steps"]} == set(steps)
     for step in plan["steps"]:
         if not step["name"].startswith(("level", "predict", "fragments output")):

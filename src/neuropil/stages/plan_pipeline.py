@@ -26,7 +26,7 @@ from neuropil.machine import available_memory
 from neuropil.progress import duration
 from neuropil.stages import StageResult
 from neuropil.stages.common import sidecar
-from neuropil.stages.run import check, execute, part_of
+from neuropil.stages.run import check, execute, opened, part_of
 from neuropil.stages.run_config import Config
 from neuropil.stages.run_files import chunk_of
 from neuropil.stages.run_order import CLIMBING
@@ -212,12 +212,14 @@ def _trial(config: Config, box: Box, cut: int) -> Trial:
         change = {"output": output, "prediction": kept, "fragments": pieces, "box": ranges, "block": block}
         here = {"cluster": None, "scheduler": None, "workers": 1, "worker_memory": None}
         tried = config.model_copy(update=change | here)
-        _, ledger = execute(tried, pool_of(tried))
-        entries = [json.loads(line) for line in (ledger.folder / "done.jsonl").read_text().splitlines()]
-        scratch, files = _on_disk(ledger.folder), _per_box(ledger.folder, Box.of_shape(shape), block, entries)
+        with opened(tried) as ledger:
+            execute(tried, pool_of(tried), ledger)
+        work = sidecar(output, "unfinished")
+        entries = [json.loads(line) for line in (work / "done.jsonl").read_text().splitlines()]
+        scratch, files = _on_disk(work), _per_box(work, Box.of_shape(shape), block, entries)
         pairs = ((config.output, output), (config.fragments, pieces), (config.prediction, kept))
         made = [(target, one) for target, one in pairs if target is not None and one is not None]
-        written = sum(_on_disk(Path(one)) for _, one in made)
+        output_bytes = sum(_on_disk(Path(one)) for _, one in made)
         output_files = sum(_files_of(config, target, one, box.shape, f"{name}/empty") for target, one in made)
     found: dict[str, list[tuple[float, int]]] = {}
     held: dict[str, list[tuple[int, float]]] = {}
@@ -229,7 +231,7 @@ def _trial(config: Config, box: Box, cut: int) -> Trial:
     # Of blocks of full size the one with least: the first one also holds what a worker loads once.
     peaks = {step: min(peak for size, peak in known if size == max(known)[0]) for step, known in held.items()}
     largest = {step: max(size for _, size in known) for step, known in found.items()}
-    return Trial(block, shape, seconds, peaks, largest, scratch, written, files, output_files)
+    return Trial(block, shape, seconds, peaks, largest, scratch, output_bytes, files, output_files)
 
 
 def _usual(known: list[tuple[float, int]]) -> float:
@@ -256,8 +258,8 @@ def _per_box(
     own = sum(name in names for name in files)
     levels = [_parted(entry["step"]) for entry in entries]
     above = {(*e["start"], *e["stop"]) for e, (base, number) in zip(entries, levels) if base in CLIMBING and number}
-    once = sum(path.is_file() and path.suffix != ".json" for path in folder.iterdir())
-    return (own + chunks) / len(boxes), (len(files) - own) / max(1, len(above)), once
+    single = sum(path.is_file() and path.suffix != ".json" for path in folder.iterdir())
+    return (own + chunks) / len(boxes), (len(files) - own) / max(1, len(above)), single
 
 
 def _files_of(config: Config, target: str, made: str, shape: tuple[int, ...], empty: str) -> int:
@@ -269,20 +271,22 @@ def _files_of(config: Config, target: str, made: str, shape: tuple[int, ...], em
     if place.format in ALONE:
         return shape[0] if place.format == "sections" else 1
     place = replace(place, path=empty, dataset="")
-    wanted = labels_place(target, Path(), tuple(map(min, config.block, shape)))[1] if labels else None
+    chunk = labels_place(target, Path(), tuple(map(min, config.block, shape)))[1] if labels else None
     with open_volume(made) as like:
         facts = {"shape": (*like.shape[:-3], *shape), "dtype": like.dtype, "metadata": like.metadata}
-    with backend_of(place).create_volume(place, chunk_shape=wanted, **facts) as volume:
-        chunk: tuple[int, ...] = volume.chunk_shape
-    shapes = [shape]
-    for factor in plan_pyramid(place, config.levels).factors if labels and config.levels else ():
-        shapes.append(tuple(ceil(n / f) for n, f in zip(shapes[-1], factor)))
+    with backend_of(place).create_volume(place, chunk_shape=chunk, **facts) as volume:
+        chunk = volume.chunk_shape
+    factors = plan_pyramid(place, config.levels).factors if labels and config.levels else ()
     shutil.rmtree(empty)
-    return sum(prod(ceil(n / c) for n, c in zip(one, chunk)) for one in shapes)
+    files = int(prod(ceil(n / c) for n, c in zip(shape, chunk)))
+    for factor in factors:
+        shape = tuple(ceil(n / f) for n, f in zip(shape, factor))
+        files += prod(ceil(n / c) for n, c in zip(shape, chunk))
+    return files
 
 
 def _folder(config: Config) -> Path:
-    """Return the folder, which exists, that the output and the work folder will be in."""
+    """Return the folder, which exists, that the output and the work folder will be in; here if that is a bucket."""
     folder = sidecar(config.output, "unfinished").absolute().parent
     while not folder.exists():
         folder = folder.parent
@@ -310,8 +314,10 @@ def refuse_what_does_not_fit(config: Config, data: dict[str, Any], room: float) 
         raise InputError(
             f"a worker would need {need / 1e9:.2f} GB and may take {room / 1e9:.2f} GB ({workers} workers); give {turn}"
         )
+    if parse_uri(config.output).remote:  # a bucket has room
+        return
     disk = os.statvfs(_folder(config))
-    wanted = data["scratch_bytes"] + (0 if parse_uri(config.output).remote else data["output_bytes"])
+    wanted = data["scratch_bytes"] + data["output_bytes"]
     free = disk.f_bavail * disk.f_frsize
     if wanted > free:
         raise InputError(

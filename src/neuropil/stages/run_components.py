@@ -14,7 +14,7 @@ from neuropil.segmentation.components import inner_links, interior_of, strong_li
 from neuropil.segmentation.components_blocks import HALO, block_components
 from neuropil.segmentation.linkage_parts import PartLinks
 from neuropil.segmentation.watershed_blocks import face_pairs, join_pairs
-from neuropil.stages.run_files import Arrays, Job, load, save, save_array, save_table
+from neuropil.stages.run_files import Arrays, Job, load, load_array, map_array, save, save_array, save_table
 from neuropil.stages.run_steps import joined, link, masked, nearest, sides_of
 
 
@@ -40,7 +40,7 @@ def _links(job: Job, region: Box) -> NDArray[np.uint8]:
 
 def faces(job: Job, box: Box) -> None:
     """Find what links join across the faces in front of a block."""
-    ids, own = np.load(job.array("ids", box)), load(job.file("sides", box))
+    ids, own = load_array(job.array("ids", box)), load(job.file("sides", box))
     known: Arrays = {}
     for axis in range(3):
         known[f"pairs{axis}"], known[f"before{axis}"] = np.empty((0, 2), np.uint64), np.empty(0, np.uint64)
@@ -53,7 +53,7 @@ def faces(job: Job, box: Box) -> None:
             (own[f"low{axis}"].astype(np.uint64), own[f"low_bits{axis}"]),
             axis,
         )
-        names = np.load(job.array("ids", front), mmap_mode="r")
+        names = map_array(job.array("ids", front))
         known[f"pairs{axis}"] = np.stack([names[pairs[:, 0]], ids[pairs[:, 1]]], 1)
     save(job.file("faces", box), known)
     save_table(job.array("join_names", box), *join_pairs([]))

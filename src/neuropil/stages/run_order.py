@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuropil.files import replacing
+from neuropil.files import writing
 from neuropil.segmentation.agglomeration_parts import Merges
 from neuropil.segmentation.linkage import MergeTree, cut
 from neuropil.segmentation.merge_tree_parts import TreeEdges
@@ -58,9 +58,10 @@ def method_steps(job: Job) -> Iterator[Step]:
     for part in METHODS[job.method]:
         if part.block is not None:
             yield Step(part.name, partial(job.boxes, 0), partial(part.block, job))
-        if part.group is not None:
-            for level in range(1, job.top + 1):
-                yield Step(f"{part.name} {level}", partial(job.boxes, level), partial(part.group, job, level=level))
+        if part.group is None:
+            continue
+        for level in range(1, job.top + 1):
+            yield Step(f"{part.name} {level}", partial(job.boxes, level), partial(part.group, job, level=level))
 
 
 def number_segments(job: Job, threshold: float | None) -> int:
@@ -70,7 +71,7 @@ def number_segments(job: Job, threshold: float | None) -> int:
     u, v = (np.searchsorted(nodes, end).astype(np.uint64) + np.uint64(1) for end in (u, v))
     tree = MergeTree(u, v, affinity, nodes.size)
     if job.method != "components":
-        with replacing(job.work / "tree.npz") as part, part.open("wb") as file:
+        with writing(job.work / "tree.npz") as file:
             np.savez(file, u=tree.u, v=tree.v, affinity=tree.affinity)
     labels = cut(tree, 2.0 if threshold is None else threshold)[1:]
     save_table(job.table("segments"), nodes, labels)

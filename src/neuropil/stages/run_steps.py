@@ -35,7 +35,9 @@ from neuropil.stages.run_files import (
     Job,
     called,
     load,
+    load_array,
     load_shelf,
+    map_array,
     rename,
     save,
     save_array,
@@ -87,7 +89,7 @@ def plateaus(job: Job, box: Box, level: int) -> None:
 def faces(job: Job, box: Box) -> None:
     """Find what divided plateaus join in a block, and what links join and touch across the faces in front of it."""
     settled = _settled(job, box)
-    labels, ids = np.load(job.array("fragments", box), mmap_mode="r"), np.load(job.array("ids", box))
+    labels, ids = map_array(job.array("fragments", box)), load_array(job.array("ids", box))
     save_table(job.array("join_names", box), *join_pairs([ids[inner_pairs(labels, settled, box, job.shape)]]))
     own = load(job.file("sides", box))
     known: Arrays = {}
@@ -102,7 +104,7 @@ def faces(job: Job, box: Box) -> None:
         bits = settle(own[f"low_bits{axis}"], _slab(box, axis, 0), job.shape, settled)
         beyond = settle(other[f"high_bits{axis}"], _slab(front, axis, -1), job.shape, _settled(job, front))
         pairs = face_pairs((there, beyond), (here, bits), axis)
-        names = np.load(job.array("ids", front), mmap_mode="r")
+        names = map_array(job.array("ids", front))
         known[f"pairs{axis}"] = np.stack([names[pairs[:, 0]], ids[pairs[:, 1]]], 1)
         touching = _present(there, names.size)
         known[f"before{axis}"] = names[touching]
@@ -143,7 +145,7 @@ def joined(job: Job, box: Box) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
 
     What lies at its faces is kept.
     """
-    ids, sides = np.load(job.array("ids", box)), load(job.file("sides", box))
+    ids, sides = load_array(job.array("ids", box)), load(job.file("sides", box))
     names = [called(job, "join", box, ids)]
     at_faces: Arrays = {}
     for axis in range(3):
@@ -193,7 +195,7 @@ def keep_faces(job: Job, box: Box) -> None:
 
 def nodes_of(job: Job, box: Box) -> NDArray[np.uint64]:
     """Return the nodes of a block's labels, and of those before it."""
-    return called(job, "linkage", box, np.load(job.array("names", box)))
+    return called(job, "linkage", box, load_array(job.array("names", box)))
 
 
 def contacts_of_nodes(job: Job, box: Box) -> PartEdges:
@@ -216,7 +218,7 @@ def _merge(job: Job, box: Box, known: PartEdges) -> None:
 def write(job: Job, box: Box) -> NDArray[np.uint64]:
     """Write a block of the segmentation, and return it."""
     names = rename(nodes_of(job, box), job.table("segments"))
-    labels: NDArray[np.uint64] = names[np.load(job.array("fragments", box))]
+    labels: NDArray[np.uint64] = names[load_array(job.array("fragments", box))]
     with open_location(job.output, writable=True) as volume:
         volume.write(box, labels)
     return labels
