@@ -145,7 +145,7 @@ def measure(shape: tuple[int, int, int], block: tuple[int, int, int]) -> Figures
 
     from neuropil.blockwise import Ledger, SerialPool
     from neuropil.geometry import Box, grid
-    from neuropil.stages.run import Config, execute
+    from neuropil.stages.run import Config, execute, opened
     from neuropil.volume import create_volume
 
     links = np.round(255 * tissue(128, NEAREST, np.random.default_rng(0))).astype(np.uint8)
@@ -159,9 +159,11 @@ def measure(shape: tuple[int, int, int], block: tuple[int, int, int]) -> Figures
         config = Config(input=uri, output=f"{name}/ids.zarr", block=block, **how)
         for _ in range(2):  # the first time compiled code is loaded
             start = time.process_time()
-            _, ledger = execute(config.model_copy(update={"overwrite": True, "fresh": True}), nullcontext(SerialPool()))
+            anew = config.model_copy(update={"overwrite": True, "fresh": True})
+            with opened(anew) as ledger:
+                execute(anew, nullcontext(SerialPool()), ledger)
             taken_seconds = time.process_time() - start  # other work on the machine does not count
-        steps, work = ledger.summary(), ledger.folder
+        steps, work = ledger.summary(), Path(f"{name}/ids.zarr.unfinished")
         climbing = [step for step in steps if step[-1].isdigit() and not step.startswith("level")]
         whole, top = Box.of_shape(shape), max(ceil(n / b) for n, b in zip(shape, block))
         left, came = [], 0

@@ -9,7 +9,11 @@ from math import prod
 import h5py
 import numpy as np
 
+from neuropil.networks.architecture import Conv, Pool
+
 TANH = {"function": "tanh", "function_args": "1.7159,0.6666"}
+RELU, LINEAR = {"function": "rectify_linear"}, {"function": "linear"}
+SMALL = [((1, 2, 3), 3, RELU), ((1, 2, 2), (1, 2, 2)), ((2, 3, 2), 2, LINEAR)]
 FUNCTIONS = {
     "rectify_linear": lambda x: np.maximum(x, 0),
     "linear": lambda x: x,
@@ -104,3 +108,20 @@ def describe(groups):
             if key not in ("group_type", "filters", "biases"):
                 lines.append(f"{key} {value if isinstance(value, str) else ','.join(map(str, value))}")
     return "\n".join(lines) + "\n"
+
+
+def small(seed=0):
+    return network(SMALL, np.random.default_rng(seed), ["first", "pooling", "last"])
+
+
+def described(architecture):
+    """A .znn file of one of our architectures."""
+    layers = []
+    functions = {"relu": RELU, "linear": LINEAR, "tanh": TANH}
+    for layer in architecture.layers:
+        if isinstance(layer, Conv):
+            layers.append((layer.size, layer.maps, functions[layer.activation]))
+        else:
+            layers.append((layer.size, layer.stride) if isinstance(layer, Pool) else 1 - layer.rate)
+    names = [line.split()[0] for line in architecture.lines]
+    return describe(network(layers, np.random.default_rng(0), names))

@@ -9,12 +9,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 from small import command, sentence, stack
 
-from neuropil import __version__, cli
+from neuropil import __version__
 from neuropil.cli import _is_nested, _parser
 from neuropil.stages import STAGES, StageResult, module_of
 
@@ -159,26 +159,3 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
         os.close(writing)
         _, err = process.communicate()
         assert (process.returncode, err) == (0, ""), words
-
-
-def test_lines_tell_progress_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(cli.time, "monotonic", lambda: clock.now)
-    tell = cli._lines()
-    for done in range(0, 101):
-        clock.now += 1
-        tell("train", done, 100, f"loss {done}", 3 * (100 - done))
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "train: 0/100, 5m00s left  loss 0"
-    assert lines[1] == "train: 20/100, 4m00s left  loss 20"
-    assert lines[-1] == "train: 100/100  loss 100"
-    assert len(lines) == 6
-    assert cli.progress.duration(3 * 3600 + 125) == "3h02m"
-
-
-def test_bars_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with cli._bars() as tell:
-        for done in range(3):
-            tell("train", done, 2, f"loss {done}", 1.0)
-        tell("train", 0, 2, "again", 1.0)
-    assert "train" in capsys.readouterr().err

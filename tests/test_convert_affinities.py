@@ -39,6 +39,7 @@ def test_every_tool(tmp_path: Path, tool: str, dtype: type) -> None:
     with open_volume(out) as volume:
         ours = read_affinities(volume)
         assert volume.metadata.voxel_size == (40, 4, 8)
+        assert volume.metadata.scale == (1 / 255 if dtype == np.uint8 else None)
     assert ours.values.dtype == dtype
     np.testing.assert_array_equal(
         with_offsets(ours, NEAREST).values > 0.5, affinities_from_labels(LABELS, NEAREST).affinities > 0.5

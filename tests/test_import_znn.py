@@ -20,32 +20,13 @@ from scipy import ndimage, signal
 from small import command, good, load, recipe_toml, sentence, stack, store, untouched
 
 from neuropil.errors import VolumeNotFound
-from neuropil.networks.architecture import N4, VD2D, Architecture, Conv, Pool
+from neuropil.networks.architecture import N4, VD2D, Architecture
 from neuropil.networks.checkpoint import load_model
 from neuropil.networks.znn import architecture_of, parse_description
 from neuropil.volume.uri import parse_uri
 from neuropil.volume.znn import read_network
 
 Groups = dict[str, dict[str, Any]]
-RELU, LINEAR = {"function": "rectify_linear"}, {"function": "linear"}
-SMALL = [((1, 2, 3), 3, RELU), ((1, 2, 2), (1, 2, 2)), ((2, 3, 2), 2, LINEAR)]
-
-
-def small(seed: int = 0) -> Groups:
-    return znn.network(SMALL, np.random.default_rng(seed), ["first", "pooling", "last"])
-
-
-def described(architecture: Architecture) -> str:
-    """A .znn file of one of our architectures."""
-    layers: list[Any] = []
-    functions = {"relu": RELU, "linear": LINEAR, "tanh": znn.TANH}
-    for layer in architecture.layers:
-        if isinstance(layer, Conv):
-            layers.append((layer.size, layer.maps, functions[layer.activation]))
-        else:
-            layers.append((layer.size, layer.stride) if isinstance(layer, Pool) else 1 - layer.rate)
-    names = [line.split()[0] for line in architecture.lines]
-    return znn.describe(znn.network(layers, np.random.default_rng(0), names))
 
 
 def logits(path: Path, image: np.ndarray) -> np.ndarray:
@@ -70,13 +51,13 @@ def test_the_twin_convolves(seed: int, size: tuple[int, ...], sparse: tuple[int,
 def networks(draw: st.DrawFn) -> Groups:
     """Chains of one to three convolutions, poolings, dropouts; edges named at random, so that no order is by name."""
     sizes = st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(1, 3))
-    nodes = st.sampled_from([RELU, LINEAR, znn.TANH, None])
+    nodes = st.sampled_from([znn.RELU, znn.LINEAR, znn.TANH, None])
     others = st.one_of(st.tuples(sizes, sizes), st.sampled_from([0.5, 0.75]))
     layers: list[Any] = []
     for _ in range(draw(st.integers(0, 2))):
         layers.append((draw(sizes), draw(st.integers(1, 3)), draw(nodes)))
         layers += draw(st.lists(others, max_size=2))
-    layers.append((draw(sizes), 2, draw(st.sampled_from([LINEAR, None]))))
+    layers.append((draw(sizes), 2, draw(st.sampled_from([znn.LINEAR, None]))))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     names = [f"e-{i}" for i in rng.permutation(len(layers))]
     return znn.network(layers, rng, names, draw(st.sampled_from([np.float32, np.float64])))
@@ -95,7 +76,7 @@ def test_imported_networks_give_what_znn_gives(groups: Groups, place: str) -> No
 
 def test_layers_may_come_from_a_description(tmp_path: Path) -> None:
     """Then only the weights of the saved network count."""
-    groups, (net, spec, model) = small(), [tmp_path / f"net.{suffix}" for suffix in ("h5", "znn", "safetensors")]
+    groups, (net, spec, model) = znn.small(), [tmp_path / f"net.{suffix}" for suffix in ("h5", "znn", "safetensors")]
     znn.save(net, {name: {**fields, "type": "unknown"} for name, fields in groups.items()})
     spec.write_text(znn.describe(groups))
     good("import-znn", net, model, "--spec", spec)
@@ -105,7 +86,7 @@ def test_layers_may_come_from_a_description(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("architecture", [N4, VD2D], ids=lambda one: one.name)
 def test_a_description_alone_is_printed_for_train(tmp_path: Path, architecture: Architecture) -> None:
-    (tmp_path / "net.znn").write_text(described(architecture))
+    (tmp_path / "net.znn").write_text(znn.described(architecture))
     done = command("import-znn", tmp_path / "net.znn", "--json", tmp_path / "net.json")
     (table,) = tomllib.loads(done.out)["train"]["networks"]
     assert table == {"name": "net", "architecture": list(architecture.lines)}
@@ -118,7 +99,7 @@ def test_a_description_alone_is_printed_for_train(tmp_path: Path, architecture: 
 
 def test_the_card_and_what_is_there_already(tmp_path: Path) -> None:
     net, model = tmp_path / "net.h5", tmp_path / "net.safetensors"
-    znn.save(net, small(), updates=1500)
+    znn.save(net, znn.small(), updates=1500)
     words = ("import-znn", net, model, "--voxel-size", "40,7,7", "--notes", "trained by us")
     assert "1,500 updates" in good(*words)
     card = json.loads(model.with_suffix(".json").read_text())
@@ -131,14 +112,14 @@ def test_the_card_and_what_is_there_already(tmp_path: Path) -> None:
 
 
 def test_predict_takes_it(tmp_path: Path) -> None:
-    znn.save(tmp_path / "net.h5", small())
+    znn.save(tmp_path / "net.h5", znn.small())
     good("import-znn", tmp_path / "net.h5", tmp_path / "net.safetensors")
     image = np.random.default_rng(1).integers(0, 255, (3, 20, 20), dtype=np.uint8)
     store(tmp_path / "s.h5:raw", image, kind="image")
     words = ("--weights", tmp_path / "net.safetensors", "--input", f"{tmp_path}/s.h5:raw", "--dtype", "float32")
     good("predict", *words, "--output", f"{tmp_path}/map.h5:map")
     standard = (image - image.mean((1, 2), keepdims=True)) / image.std((1, 2), keepdims=True)
-    interior, boundary = znn.forward(small(), standard)
+    interior, boundary = znn.forward(znn.small(), standard)
     made = load(f"{tmp_path}/map.h5:map")
     z, y, x = ((n - m) // 2 for n, m in zip(image.shape, boundary.shape))
     inner = made[z : z + boundary.shape[0], y : y + boundary.shape[1], x : x + boundary.shape[2]]
@@ -146,7 +127,7 @@ def test_predict_takes_it(tmp_path: Path) -> None:
 
 
 def test_training_may_begin_with_it(tmp_path: Path) -> None:
-    layers = [((1, 3, 3), 3, RELU), ((1, 2, 2), (1, 2, 2)), ((1, 2, 2), 2, LINEAR)]
+    layers = [((1, 3, 3), 3, znn.RELU), ((1, 2, 2), (1, 2, 2)), ((1, 2, 2), 2, znn.LINEAR)]
     groups = znn.network(layers, np.random.default_rng(0), "abc")
     znn.save(tmp_path / "net.h5", groups)
     good("import-znn", tmp_path / "net.h5", tmp_path / "net.safetensors")
@@ -163,13 +144,13 @@ def test_training_may_begin_with_it(tmp_path: Path) -> None:
 
 def altered(name: str, **fields: Any) -> Groups:
     """The small network with some fields of a group replaced, or left out where None."""
-    groups = small()
+    groups = znn.small()
     groups[name] = {key: value for key, value in {**groups[name], **fields}.items() if value is not None}
     return groups
 
 
 def without(name: str) -> Groups:
-    return {key: value for key, value in small().items() if key != name}
+    return {key: value for key, value in znn.small().items() if key != name}
 
 
 NAN = np.full((1, 3, 1, 2, 3), np.nan, np.float32)
@@ -245,8 +226,8 @@ BAD_LINES = [
 @pytest.mark.parametrize(("line", "words"), BAD_LINES, ids=[line for line, _ in BAD_LINES])
 def test_bad_words_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, words: str) -> None:
     monkeypatch.chdir(tmp_path)
-    znn.save("net.h5", small())
-    Path("net.znn").write_text(znn.describe(small()))
+    znn.save("net.h5", znn.small())
+    Path("net.znn").write_text(znn.describe(znn.small()))
     Path("words.h5").write_text("these are words, not an HDF5 file")
     Path("cut.h5").write_bytes(Path("net.h5").read_bytes()[:3000])
     store("other.h5:raw", np.zeros((2, 3, 4), np.uint8))

@@ -299,6 +299,23 @@ def test_dropout_keeps_the_mean_and_the_layout():
     assert torch.equal(dropout(ones, 0.5, False), ones)
 
 
+@pytest.mark.parametrize("rate", [0.3, 0.5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_and_its_gradient_are_one_factor(dtype, rate):
+    """Where a value was kept it is divided by 1 - rate, and so is its gradient; more than a chunk, in two threads."""
+    torch.manual_seed(0)
+    values = torch.randn(3, 7, 211, 200).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    out = dropout(values, rate, True)
+    outer = torch.randn_like(values)
+    (gradient,) = torch.autograd.grad(out, values, outer)
+    kept = out != 0
+    assert kept.float().mean().item() == pytest.approx(1 - round(rate * 256) / 256, abs=0.003)
+    for made, source in ((out, values), (gradient, outer)):
+        expected = torch.where(kept, source.detach().double() / (1 - rate), 0)
+        torch.testing.assert_close(made.detach(), expected.to(dtype), rtol=1e-6, atol=0)
+        assert made.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_wrong_weights_are_refused():
     with pytest.raises(InputError, match="another architecture"):
         DenseNetwork(VD2D3D).load_weights(DenseNetwork(VD2D).named_weights())

@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from pages import PAGES, ROOT, blocks, commands, name_of, toml_files
 from tiny import TINY, TINY_RECURSIVE
 
 from neuropil.cli import main
@@ -19,36 +20,10 @@ from neuropil.networks.checkpoint import Model, save_model
 from neuropil.networks.network import DenseNetwork
 from neuropil.stages import STAGES, StageResult, module_of
 
-ROOT = Path(__file__).parent.parent
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "changes").glob("*.md"))]
 # from real data, where they are; by a browser (docs/view_pictures.py)
 NOT_DRAWN = {"piriform_n4.png", "view_labels.png", "view_maps.png", "view_edits.png"}
 NOT_RUN = {"docs/howto/data.md"}  # its Python downloads
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-
-
-def blocks(page, language):
-    """Fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def commands(page):
-    """Every line of a code block that calls neuropil, as argv."""
-    text = re.sub(r"\\\n\s*", " ", page.read_text())
-    fenced = [line for block in re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S) for line in block.splitlines()]
-    lines = [*fenced, *re.findall(r"^ {4}(.*)$", text, re.M)]
-    calls = [part.strip() for line in lines for part in line.removeprefix("$ ").split("&&")]
-    return [shlex.split(call, comments=True)[1:] for call in calls if re.match(r"neuropil [a-z-]", call)]
-
-
-def toml_files(page):
-    """TOML blocks whose first line is a comment with a file's name, those of the README included."""
-    named = {}
-    for one in (ROOT / "README.md", page):
-        for block in blocks(one, "toml"):
-            if match := re.match(r"# (\S+\.toml)\n", block):
-                named[match[1]] = block
-    return named
+each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
 
 def config_class(verb):
@@ -94,7 +69,7 @@ def test_toml_is_valid(page, tmp_path):
 def test_python_runs(page, tmp_path, monkeypatch):
     """The Python blocks of a page run one after the other, in a folder with a stack and a model."""
     code = [block for block in blocks(page, "python") if ">>>" not in block]
-    if str(page.relative_to(ROOT)) in NOT_RUN:
+    if name_of(page) in NOT_RUN:
         for block in code:
             compile(block, page.name, "exec")
         return

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import distributed
 import numpy as np
@@ -18,9 +19,10 @@ from small import OFFSET, VOXEL_SIZE, command, good, load, sentence, store, unto
 from neuropil.blockwise import Outcome, SerialPool
 from neuropil.geometry import Box
 from neuropil.segmentation.affinities import NEAREST
+from neuropil.stages import run_output
 from neuropil.stages.fragment_graph import load_graph
 from neuropil.stages.run_steps import Job
-from neuropil.volume import open_volume
+from neuropil.volume import copying, open_volume
 
 SHAPE = (14, 40, 44)
 HOW = ["--low", 0.2, "--high", 0.9, "--size", 20, "--size-threshold", 0.3, "--dust", 12, "--merge-threshold", 0.45]
@@ -52,7 +54,7 @@ def whole(tmp_path: Path, affinities: str) -> np.ndarray:
     return labels
 
 
-@pytest.mark.parametrize("block", ["14,40,44", "7,20,22", "5,13,44", "1,40,17", "64,512,512"])
+@pytest.mark.parametrize("block", ["14,40,44", "7,20,22", "5,13,44", "14,8,44", "1,40,17", "64,512,512"])
 def test_blocks_give_the_segmentation_of_the_whole(
     tmp_path: Path, affinities: str, whole: np.ndarray, block: str
 ) -> None:
@@ -99,6 +101,19 @@ def test_other_formats(tmp_path: Path, affinities: str, whole: np.ndarray, suffi
     assert not list(tmp_path.glob("*unfinished*"))
 
 
+def test_the_ledger_says_what_was_read(tmp_path: Path, affinities: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["run", "--input", affinities, "--output", f"{tmp_path}/ids.zarr", *HOW, "--block", "7,20,22"]
+    monkeypatch.setattr("neuropil.stages.run.write_json", Stopping.stop)
+    assert command(*words, "--executor", "serial", "--quiet").code == 130
+    lines = (tmp_path / "ids.zarr.unfinished" / "done.jsonl").read_text().splitlines()
+    known = {(line["step"], *line["start"]): line["inputs"] for line in map(json.loads, lines)}
+    assert known["fragments", 0, 20, 22] == {affinities: "0:9,18:40,20:44"}
+    assert known["plateaus 1", 0, 0, 0] == {"plateaus": "0:14,0:40,0:44"}
+    assert known["faces", 7, 0, 0]["sides"] == "0:14,0:20,0:22"
+    assert known["segmentation", 7, 20, 22]["fragments"] == "7:14,20:40,22:44"
+    assert all(known.values())
+
+
 def count_blocks(block: str) -> int:
     return int(np.prod([-(-n // int(b)) for n, b in zip(SHAPE, block.split(","))]))
 
@@ -107,6 +122,10 @@ class Stopping(SerialPool):
     """Stops the run, as a user would, after some blocks."""
 
     left = 0
+
+    @staticmethod
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
 
     def next(self) -> Outcome:
         if Stopping.left == 0:
@@ -153,6 +172,69 @@ def test_the_same_command_continues(
     np.testing.assert_array_equal(load(f"{tmp_path}/ids.zarr"), whole)
 
 
+@pytest.mark.parametrize(
+    ("form", "stopped"), [("zarr", "before"), ("zarr", "after"), ("zarr", "record"), ("h5", "before"), ("h5", "record")]
+)
+def test_stopped_while_it_is_handed_over(
+    tmp_path: Path, affinities: str, whole: np.ndarray, monkeypatch: pytest.MonkeyPatch, form: str, stopped: str
+) -> None:
+    """What has its name already is known for the run's own; what was there before is still refused."""
+    out = f"{tmp_path}/ids.zarr" if form == "zarr" else f"{tmp_path}/ids.h5:ids"
+    words = ["run", "--input", affinities, "--output", out, *HOW, "--block", "14,20,44", "--executor", "serial"]
+    words += ["--fragments", f"{tmp_path}/f.zarr"]
+    real = run_output.publish if form == "zarr" else copying.publish
+
+    def stop(*places: Any) -> None:
+        if stopped == "after":
+            real(*places)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if stopped == "record":
+            patch.setattr("neuropil.stages.run.write_json", stop)
+        else:
+            patch.setattr(run_output if form == "zarr" else copying, "publish", stop)
+        assert command(*words, "--quiet").code == 130
+    assert (tmp_path / f"ids.{'zarr' if form == 'zarr' else 'h5.ids'}.unfinished").exists()
+    if stopped == "record":
+        assert "not finished" in command("verify", out).out
+    store(f"{tmp_path}/mine.zarr", np.ones((2, 2, 2), np.uint64), kind="labels")
+    assert "mine.zarr exists" in sentence(*words, "--output", f"{tmp_path}/mine.zarr")
+    good(*words)
+    np.testing.assert_array_equal(load(out), whole)
+    assert load_graph(f"{tmp_path}/f.zarr").segments.size > 30
+    assert not list(tmp_path.glob("*unfinished*"))
+    assert command("verify", out).code == 0
+    assert "exists; give --overwrite" in sentence(*words)
+
+
+def test_one_run_at_a_time(tmp_path: Path, affinities: str, whole: np.ndarray) -> None:
+    """A second run is refused while the first lives, and goes on with its work once it is killed."""
+    out = f"{tmp_path}/ids.zarr"
+    words = ["run", "--input", affinities, "--output", out, *HOW, "--block", "14,20,44", "--executor", "serial"]
+    work = tmp_path / "ids.zarr.unfinished"
+    first = subprocess.Popen([sys.executable, "-c", HOLDING, str(work / "lock.json")], stdout=subprocess.PIPE)
+    assert first.stdout is not None
+    first.stdout.readline()
+    with untouched(tmp_path):
+        said = sentence(*words)
+    assert f"another run is at work on this output: process {first.pid} on " in said
+    first.kill()
+    first.communicate()
+    good(*words)
+    np.testing.assert_array_equal(load(out), whole)
+
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+from neuropil.locks import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(1000)
+"""
+
+
 def test_a_block_that_fails_is_named_and_tried_again(
     tmp_path: Path, affinities: str, whole: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +257,7 @@ def test_a_block_that_fails_is_named_and_tried_again(
     failed = [json.loads(line) for line in (tmp_path / "ids.zarr.unfinished" / "failed.jsonl").read_text().splitlines()]
     assert [(one["step"], one["start"]) for one in failed] == [("faces", [7, 0, 22])]
     assert "no such disk" in failed[0]["tail"]
+    assert "It had read {'" in failed[0]["tail"]
     good(*words)
     np.testing.assert_array_equal(load(f"{tmp_path}/ids.zarr"), whole)
 

@@ -96,7 +96,10 @@ def test_affinities(tmp_path: Path, truth: np.ndarray) -> None:
     with untouched(tmp_path):
         assert "does not say which voxels its 3 channels link" in sentence("segment", "--input", silent, *out)
         assert "no links (-1, 0, 0) or (1, 0, 0)" in sentence("segment", "--input", far, *out)
-        assert "needs a boundary map" in sentence("segment", "--input", uri, *out, "--method", "components")
+    for dust in ([], ["--dust", 1 + int(np.bincount(truth.ravel().astype(int))[1:].max())]):
+        good("segment", "--input", uri, "--output", tmp_path / "c.zarr", "--method", "components", *dust, "--overwrite")
+        labels = load(tmp_path / "c.zarr")
+        assert labels.max() == 0 if dust else rand_scores(contingency(labels, truth)).f == pytest.approx(1)
 
 
 @pytest.mark.parametrize("method", ["size", "mean", "quantile", "mutex", "multicut"])

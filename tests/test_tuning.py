@@ -64,8 +64,11 @@ def test_the_fastest_whole_pass_is_chosen(monkeypatch):
     """Layers timed apart may mislead; the path has to prove itself against the uniform forms."""
     fake_costs(monkeypatch, lambda name, parts: abs(parts - 2.5), lambda before, after: 0.0)
     for best in (0, 1, 2):  # the path, the default, all fragments
-        times = iter([5.0 + (turn != best) for turn in range(3)])
-        monkeypatch.setattr(tuning._Run, "milliseconds", lambda self, forward, leaves, times=times: next(times))
+        monkeypatch.setattr(
+            tuning._Run,
+            "milliseconds",
+            lambda self, passes, leaves, best=best: {one: 5.0 + (i != best) for i, one in enumerate(passes)},
+        )
         plan = tuning.tune(POOLED, (1, 8, 9 + best))
         expected = [(1, 1, 2, 2, 2, 2, 2), (1,) * 7, (1, 1, 2, 2, 4, 4, 4)][best]
         assert tuple(form.fragments for form in plan.forms) == expected
@@ -132,10 +135,13 @@ def test_direct_forms_without_a_chance_are_not_timed(monkeypatch):
     monkeypatch.setattr(tuning, "peak", lambda device, dtype: 1.0)
     monkeypatch.setattr(tuning._Run, "moving", lambda *given: 0.0)
     monkeypatch.setattr(tuning._Run, "layer", lambda self, place, form: asked.append((place.name, form)) or 1.0)
-    times = iter([2.0])
-    monkeypatch.setattr(tuning._Run, "milliseconds", lambda *given: next(times))
+    timed = []
+    monkeypatch.setattr(
+        tuning._Run, "milliseconds", lambda self, passes, leaves: timed.extend(passes) or dict.fromkeys(passes, 2.0)
+    )
     plan = tuning.tune(large, (1, 8, 8))
     assert [form for name, form in asked if name == "conv2"] == [Form(1, "fft")]
     assert Form() in [form for name, form in asked if name == "conv1"]
+    assert timed == [plan.forms]
     assert plan.milliseconds == 2
     assert plan.default == pytest.approx(1e-6 * large.places((1, 8, 8))[2].operations)

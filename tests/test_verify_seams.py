@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from neuropil.errors import InputError
 from neuropil.metrics.seams import seams
 from neuropil.segmentation.affinities import NEAREST
 from neuropil.stages import run_steps
+from neuropil.volume import open_volume
 
 HOW = ["--low", 0.2, "--high", 0.9, "--size", 20, "--dust", 8]
 
@@ -68,6 +70,35 @@ def test_a_crop_comes_out_the_same(tmp_path: Path, affinities: str) -> None:
     said = good(*words, "--rows", "4:30", "--json", tmp_path / "v.json")
     assert "all 6656 voxels have the same id" in said
     assert [one["axis"] for one in json.loads((tmp_path / "v.json").read_text())["seams"]] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("method", ["components", "size"])
+def test_other_methods_and_a_boundary_map(tmp_path: Path, affinities: str, method: str) -> None:
+    words = ["verify-seams", "--block", "3,11,13", *HOW, "--method", method, "--threshold", 0.6]
+    assert "all 7680 voxels have the same id" in good(*words, "--input", affinities)
+    with open_volume(affinities) as volume:
+        uri = store(f"{tmp_path}/b.zarr", volume.read()[0], kind="boundary", scale=1 / 255)
+    assert "all 3840 voxels have the same id" in good(*words, "--input", uri, "--rows", "0:15")
+
+
+@pytest.mark.skipif("NEUROPIL_DATA" not in os.environ, reason="real data not there")
+@pytest.mark.parametrize("method", ["components", "size", "mean"])
+def test_a_real_map(method: str) -> None:
+    """Floats of a predicted boundary map, gala's example."""
+    uri = Path(os.environ["NEUROPIL_DATA"]) / "gala" / "gala_train.h5"
+    if not uri.exists():
+        pytest.skip("gala's example is not there")
+    words = [
+        "verify-seams",
+        "--input",
+        f"{uri}:train_p1",
+        "--block",
+        "17,33,67",
+        "--method",
+        method,
+        "--no-per-section",
+    ]
+    assert "all 400000 voxels have the same id" in good(*words, "--threshold", 0.3, "--sections", "20:40")
 
 
 def test_a_difference_is_found(affinities: str, monkeypatch: pytest.MonkeyPatch) -> None:

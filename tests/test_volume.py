@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import neuropil.volume as volumes
+from neuropil.cli import main
 from neuropil.errors import InputError, VolumeNotFound
 from neuropil.geometry import Box, grid
 
@@ -436,6 +437,7 @@ def test_over_http(tmp_path: Path) -> None:
             assert volume.metadata.voxel_size == SIZE
             shape = volume.shape
         assert shape == array.shape
+        assert main(["verify", f"{address}/v.zarr", "--quiet"]) == 0
         with pytest.raises(VolumeNotFound):
             volumes.open_volume(f"{address}/w.zarr")
     finally:

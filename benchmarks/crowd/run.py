@@ -83,9 +83,15 @@ def curve(seeds: int) -> dict[str, list[float]]:
 
 
 def gains(crowds: Sequence[Simulation], repeats: int = 1000) -> dict[str, float]:
-    """Return by how much CE falls against majority over several crowds, with intervals from resampled tasks, paired."""
+    """Return by how much CE falls against majority over several crowds, with intervals from resampled tasks, paired.
+
+    `loss_expected` is the rise of CE with both sums replaced by what they are expected to be, given votes and true
+    abilities: the luck of the truth that was drawn is not in it, which among equals is all that votes leave open.
+    """
     tables: dict[str, list[np.ndarray]] = {}
+    expected: dict[str, np.ndarray] = {}
     for made in crowds:
+        posterior = made.bayes()
         votes, found = made.votes, decisions(made)
         if peer.installed():
             found |= {
@@ -96,6 +102,8 @@ def gains(crowds: Sequence[Simulation], repeats: int = 1000) -> dict[str, float]
             wrong, whole = one != votes.truth, one | (votes.truth == 1)
             sums = [np.bincount(votes.tasks, votes.sizes * part) for part in (wrong, whole)]
             tables.setdefault(name, []).append(np.stack(sums))
+            sums = [votes.sizes @ np.where(one, *pair) for pair in ((1 - posterior, posterior), (1.0, posterior))]
+            expected[name] = expected.get(name, 0) + np.array(sums)
     pooled = {name: np.concatenate(parts, axis=1) for name, parts in tables.items()}
     count = pooled["majority"].shape[1]
     times = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), repeats)
@@ -105,6 +113,8 @@ def gains(crowds: Sequence[Simulation], repeats: int = 1000) -> dict[str, float]
         lower, upper = np.quantile(1 - ce[name] / ce["majority"], [0.025, 0.975])
         figures |= {f"error_{name}": float(wrong.sum() / whole.sum())}
         figures |= {f"gain_low_{name}": float(lower), f"gain_high_{name}": float(upper)}
+        likely, majority = (np.divide(*expected[one]) for one in (name, "majority"))
+        figures |= {f"loss_expected_{name}": float(likely / majority - 1)}
     return figures
 
 

@@ -1,8 +1,8 @@
 """Read, compute and write the blocks of a volume, and remember which are done.
 
-The ledger is a folder beside the output. It holds the parameters of the run and one line per finished block, written
-after the block's data are on disk. So the same command continues after any interruption, and a command with other
-parameters is refused by name instead of mixing with old blocks.
+The ledger is a folder beside the output, on a disk or in a bucket. It holds the parameters of the run and one line per
+finished block, written after the block's data are stored. So the same command continues after any interruption, and a
+command with other parameters is refused by name instead of mixing with old blocks. One process at a time holds it.
 
 `run_blocks` overlaps reading, computing and writing in one process; `neuropil.tasks` gives whole blocks to the
 processes of a `Pool`, on this machine or a Dask cluster.
@@ -13,8 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import shutil
 import signal
 import socket
 import threading
@@ -26,17 +24,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from neuropil.errors import BlockLost, InputError, RunMismatch
-from neuropil.files import write_json
+from neuropil.files import Lines, Place, remove_folder, write_json
 from neuropil.geometry import Box
-from neuropil.machine import forget_peak, peak_resident
+from neuropil.locks import Lock, locked
+from neuropil.machine import forget_peak, peak_resident, resident
 from neuropil.progress import Progress
+from neuropil.reads import noting, told
 
 log = logging.getLogger("neuropil")
 _LOST = "its process ended: it was killed, or took more memory than worker_memory allows"
+LOCK = "lock.json"
 PATIENCE = 20
 """Seconds to wait for a scheduler, and for its first worker."""
 T = TypeVar("T")
@@ -57,41 +57,45 @@ class Ledger:
     folder : made if it is not there
     parameters : JSON-able, whatever decides the result
     fresh : forget what the folder holds
+    lock : on the folder, as from `open_ledger`
 
     Raises
     ------
     RunMismatch : the folder holds blocks made with other parameters
     """
 
-    def __init__(self, folder: Path, parameters: dict[str, Any], *, fresh: bool = False) -> None:
+    def __init__(
+        self, folder: Place, parameters: dict[str, Any], *, fresh: bool = False, lock: Lock | None = None
+    ) -> None:
         self.folder = folder
-        self._path = folder / "done.jsonl"
-        if fresh:
-            self.remove()
+        self._lines, self._failed, self._lock = Lines(folder / "done.jsonl"), Lines(folder / "failed.jsonl"), lock
         parameters = json.loads(json.dumps(parameters))
         self.digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
-        if (folder / "parameters.json").exists():
+        if not fresh and (folder / "parameters.json").exists():
             self._check(parameters)
         else:
             self._start(parameters)
-        self.done = self._read()
+        entries = map(json.loads, self._lines.read())
+        self.done = {(entry["step"], Box(tuple(entry["start"]), tuple(entry["stop"]))) for entry in entries}
 
     def record(self, name: str, box: Box, seconds: float, facts: Mapping[str, Any] | None = None) -> None:
-        """Mark one block of the step `name` as done; its data must be on disk already. Facts are for people."""
+        """Mark one block of the step `name` as done; its data must be stored already. Facts are for people.
+
+        Raises
+        ------
+        RunLocked : another process has taken the folder over
+        """
+        if self._lock is not None:
+            self._lock.check()
         about = {"step": name, "start": box.start, "stop": box.stop, "state": "done", "seconds": round(seconds, 3)}
         about["parameters"] = self.digest
-        line = json.dumps(about | dict(facts or {}))
-        with self._path.open("a") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        self._lines.add(json.dumps(about | dict(facts or {})))
         self.done.add((name, box))
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Return, for each step, the number of blocks done, their seconds in all, and the peak memory of a process."""
         found: dict[str, dict[str, float]] = {}
-        for line in self._path.read_text().splitlines() if self._path.exists() else ():
-            entry = json.loads(line)
+        for entry in map(json.loads, self._lines.read()):
             step = found.setdefault(entry["step"], {"blocks": 0, "seconds": 0.0, "peak_mb": 0})
             step["blocks"] += 1
             step["seconds"] = round(step["seconds"] + entry["seconds"], 3)
@@ -102,24 +106,21 @@ class Ledger:
         """Write down why a block failed, for people; on a full disk that cannot be had."""
         about = {"step": name, "start": box.start, "stop": box.stop, "state": "failed", "tries": tries}
         tail = "".join(traceback.format_exception(error))[-4000:]
-        with suppress(OSError), (self.folder / "failed.jsonl").open("a") as file:
-            file.write(json.dumps(about | {"error": repr(error), "tail": tail}) + "\n")
+        with suppress(OSError):
+            self._failed.add(json.dumps(about | {"error": repr(error), "tail": tail}))
 
     def forget(self, name: str) -> None:
         """Take the blocks of one step for not done, because its data are not there."""
         self.done = {(step, box) for step, box in self.done if step != name}
 
     def remove(self) -> None:
-        """Delete the folder; it is renamed first, so that one half deleted is never taken for unfinished work."""
-        if self.folder.exists():
-            gone = self.folder.with_name(f".{self.folder.name}.removed")
-            shutil.rmtree(gone, ignore_errors=True)
-            os.replace(self.folder, gone)
-            shutil.rmtree(gone)
+        """Delete the folder; one half deleted is never taken for unfinished work."""
+        if self._lock is not None:
+            self._lock.stop()
+        remove_folder(self.folder, first="parameters.json")
 
     def _start(self, parameters: dict[str, Any]) -> None:
-        self.remove()
-        self.folder.mkdir(parents=True)
+        remove_folder(self.folder, first="parameters.json", keep=LOCK)
         write_json(self.folder / "parameters.json", parameters)
 
     def _check(self, parameters: dict[str, Any]) -> None:
@@ -135,22 +136,28 @@ class Ledger:
                     f" {parameters.get(key)!r}; give the old value, or start over with --fresh"
                 )
 
-    def _read(self) -> set[tuple[str, Box]]:
-        """Read what is done; a last line that was being written when the process died is cut off."""
-        if not self._path.exists():
-            return set()
-        text = self._path.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        if len(whole) < len(text):
-            os.truncate(self._path, len(whole))
-        entries = [json.loads(line) for line in whole.splitlines()]
-        return {(entry["step"], Box(tuple(entry["start"]), tuple(entry["stop"]))) for entry in entries}
+
+@contextmanager
+def open_ledger(folder: Place, parameters: dict[str, Any], *, fresh: bool = False) -> Iterator[Ledger]:
+    """Give the ledger of a run, which no other process has meanwhile.
+
+    Raises
+    ------
+    RunLocked : another process is at work in the folder
+    RunMismatch : the folder holds blocks made with other parameters
+    """
+    with locked(folder / LOCK) as lock:
+        yield Ledger(folder, parameters, fresh=fresh, lock=lock)
 
 
-def unfinished_blocks(folder: Path) -> int:
+def is_unfinished(folder: Place) -> bool:
+    """Tell whether a ledger's folder is there."""
+    return (folder / "parameters.json").exists()
+
+
+def unfinished_blocks(folder: Place) -> int:
     """Return how many blocks a ledger's folder holds as done, without making it anew."""
-    path = folder / "done.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+    return len(Lines(folder / "done.jsonl").read())
 
 
 def run_blocks(
@@ -229,6 +236,9 @@ class Pool(Protocol):
     def next(self) -> Outcome:
         """Wait for one of the submitted blocks."""
 
+    def memory(self) -> list[int]:
+        """Bytes that each process holds."""
+
 
 class SerialPool:
     """Blocks one after the other in this process, for debugging."""
@@ -251,6 +261,10 @@ class SerialPool:
             return timed(work, box)
         except Exception as error:
             return Outcome(box, error=error)
+
+    def memory(self) -> list[int]:
+        """Bytes that this process holds."""
+        return [resident()]
 
 
 class DaskPool:
@@ -287,6 +301,13 @@ class DaskPool:
             lost = type(error).__name__ == "KilledWorker"
             return Outcome(box, error=BlockLost(_LOST) if lost else error)
 
+    def memory(self) -> list[int]:
+        """Bytes that each worker said last that it holds; none while the scheduler is away."""
+        with suppress(OSError, TimeoutError):
+            workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+            return [int(worker.get("metrics", {}).get("memory", 0)) for worker in workers]
+        return []
+
 
 @contextmanager
 def dask_pool(workers: int, memory: float | None = None, scheduler: str | None = None) -> Iterator[DaskPool]:
@@ -314,6 +335,8 @@ def dask_pool(workers: int, memory: float | None = None, scheduler: str | None =
                 client.wait_for_workers(1, timeout=PATIENCE)
             except TimeoutError:
                 raise InputError(f"scheduler: the cluster at {scheduler} has no workers; start some") from None
+            if "dashboard" in client.scheduler_info()["services"]:
+                log.info("dashboard: %s", client.dashboard_link)
             yield DaskPool(client)
         return
     import dask
@@ -350,9 +373,14 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 
 def timed(work: Callable[[Box], None], box: Box) -> Outcome:
-    """Compute a block; the peak memory is that of the process meanwhile."""
+    """Compute a block; note the peak memory of the process meanwhile, and what was read."""
     forget_peak()
     start = time.monotonic()
-    work(box)
-    facts = {"host": socket.gethostname(), "peak_mb": round(peak_resident() / 1e6)}
+    with noting() as seen:
+        try:
+            work(box)
+        except Exception as error:
+            error.add_note(f"It had read {told(seen) or 'nothing'}.")
+            raise
+    facts = {"host": socket.gethostname(), "peak_mb": round(peak_resident() / 1e6), "inputs": told(seen)}
     return Outcome(box, time.monotonic() - start, facts)

@@ -11,10 +11,8 @@ import contextlib
 import errno
 import importlib
 import logging
-import math
 import os
 import sys
-import time
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -211,47 +209,22 @@ def _log_to_stderr(*, quiet: bool) -> None:
 
 @contextmanager
 def _progress(*, quiet: bool) -> Iterator[None]:
-    """Show progress as bars on a terminal, as a line every 20 s elsewhere."""
+    """Show progress live on a terminal, as a line now and then elsewhere."""
     if quiet:
         yield
-    elif sys.stderr.isatty():
-        with _bars() as tell, progress.show(tell):
-            yield
-    else:
-        with progress.show(_lines()):
-            yield
-
-
-@contextmanager
-def _bars() -> Iterator[progress.Reporter]:
-    from rich import progress as rich_progress
+        return
     from rich.console import Console
 
-    columns = ("{task.description}", rich_progress.BarColumn(), rich_progress.MofNCompleteColumn())
-    with rich_progress.Progress(
-        *columns, rich_progress.TimeRemainingColumn(), "{task.fields[note]}", console=Console(stderr=True)
-    ) as bars:
-        tasks: dict[str, rich_progress.TaskID] = {}
+    from neuropil.live import LiveView, PlainView
 
-        def tell(description: str, done: int, total: int, note: str, eta: float) -> None:
-            if description not in tasks:
-                tasks[description] = bars.add_task(description, total=total, completed=done, note=note)
-            bars.update(tasks[description], completed=done, total=total, note=note)
-            if done >= total:
-                bars.stop_task(tasks.pop(description))
-
-        yield tell
-
-
-def _lines() -> progress.Reporter:
-    last = -math.inf
-
-    def tell(description: str, done: int, total: int, note: str, eta: float) -> None:
-        nonlocal last
-        if time.monotonic() - last < 20 and done < total:
-            return
-        last = time.monotonic()
-        left = f", {progress.duration(eta)} left" if math.isfinite(eta) and done < total else ""
-        print(f"{description}: {done}/{total}{left}{'  ' + note if note else ''}", file=sys.stderr, flush=True)
-
-    return tell
+    console = Console(stderr=True)
+    if not sys.stderr.isatty() or console.is_dumb_terminal:
+        with progress.show(PlainView()):
+            yield
+        return
+    view = LiveView(console)
+    try:
+        with progress.show(view):
+            yield
+    finally:
+        view.close()

@@ -8,6 +8,7 @@ NeuropilError
 ├── OutputExists      (FileExistsError)    the output is there and --overwrite was not given
 ├── StorageFull       (OSError)            the disk is full; what was written so far is kept
 ├── RunMismatch       (ValueError)         unfinished work was made with other parameters
+├── RunLocked         (RuntimeError)       another process works on the same output
 ├── BlocksFailed      (RuntimeError)       some blocks of a run could not be made; the others are done
 └── MissingExtra      (ImportError)        an optional dependency is needed; the message gives the install line
 
@@ -46,6 +47,10 @@ class StorageFull(NeuropilError, OSError):
 
 class RunMismatch(NeuropilError, ValueError):
     """Unfinished work at the output was made with other parameters."""
+
+
+class RunLocked(NeuropilError, RuntimeError):
+    """Another process is at work on the same output."""
 
 
 class BlocksFailed(NeuropilError, RuntimeError):

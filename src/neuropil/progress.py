@@ -1,18 +1,30 @@
 """Progress with an estimated time of arrival, quiet where nobody looks.
 
-Code that takes long wraps its loop in `track`; the command line decides with `show` whether a bar is drawn (a
-terminal), a line is logged now and then (a log file) or nothing happens (the library's default).
+Code that takes long wraps its loop in `track`, and says with `expect` what else is to come; the command line decides
+with `show` whether steps are drawn (a terminal), a line is logged now and then (a log file) or nothing happens (the
+library's default).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 T = TypeVar("T")
 Reporter = Callable[[str, int, int, str, float], None]
+Steps = Sequence[tuple[str, int | None]]
+"""Names of steps with the number of blocks, where that is known."""
+
+
+@runtime_checkable
+class View(Protocol):
+    """A reporter that shows all steps at once."""
+
+    def expect(self, steps: Steps) -> None: ...
+    def foot(self, text: str) -> None: ...
+
 
 _reporter: Reporter | None = None
 
@@ -54,6 +66,18 @@ class Progress:
     def _tell(self, note: str) -> None:
         if _reporter is not None:
             _reporter(self.description, self.done, self.total, note, self.eta)
+
+
+def expect(steps: Steps) -> None:
+    """Say which steps are to come, in their order."""
+    if isinstance(_reporter, View):
+        _reporter.expect(steps)
+
+
+def foot(text: Callable[[], str]) -> None:
+    """Have a text shown below all steps, if somebody looks."""
+    if isinstance(_reporter, View):
+        _reporter.foot(text())
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:

@@ -11,17 +11,26 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
+from tempfile import gettempdir
 
+from neuropil import progress
 from neuropil.blockwise import Ledger, Outcome, Pool, timed
-from neuropil.errors import BlockLost, BlocksFailed, InputError, NeuropilError, StorageFull
+from neuropil.errors import BlockLost, BlocksFailed, InputError, NeuropilError, StorageFull, VolumeError
+from neuropil.files import Place, write_text
 from neuropil.geometry import Box
 from neuropil.machine import ends_after
 from neuropil.progress import Progress
 
 log = logging.getLogger("neuropil")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PASSING = (BlockLost, VolumeError)
+"""Errors of neuropil's own that may be gone next time: a bucket is away for a moment."""
+ASK = 2.0
+"""Seconds after which workers are asked anew what memory they hold."""
 _DEATHS = 20
 """Processes that may end under a block before it has begun."""
 
@@ -48,8 +57,9 @@ def run_tasks(
         _run_alone(ledger, name, blocks, work, pool.only)
         return
     waiting = deque(box for box in blocks if (name, box) not in ledger.done)
-    watched = partial(_watched, work, pool.patience, ledger.folder / "running")
-    view = _View(name, blocks, waiting)
+    watch = Watch(ledger.folder / "running", pool.patience)
+    watched = partial(watch, work)
+    view = _View(name, blocks, waiting, pool)
     failures: dict[Box, BaseException] = {}
     tried, lost = Counter[Box](), Counter[Box]()
     flying = 0
@@ -58,19 +68,20 @@ def run_tasks(
             pool.submit(watched, waiting.popleft())
             flying += 1
         made = pool.next()
-        box, error = made.box, _why(made, pool.patience, trace := _trace(ledger.folder / "running", made.box))
+        box, error = made.box, watch.why(made)
         flying -= 1
-        innocent = isinstance(error, BlockLost) and not trace.exists() and lost[box] < _DEATHS
+        innocent = isinstance(error, BlockLost) and not watch.begun(box) and lost[box] < _DEATHS
         lost[box] += innocent
         tried[box] += not innocent
-        trace.unlink(missing_ok=True)
+        if error is not None:
+            watch.forget(box)
         if innocent:  # it waited for a process that another block had, or its result did
             waiting.append(box)
         elif error is None:
             ledger.record(name, box, made.seconds, {**made.facts, "tries": tried[box]})
         elif isinstance(error, StorageFull) or getattr(error, "errno", None) in _FULL:
             raise StorageFull(f"the disk is full ({error}); free space and run the same command again") from error
-        elif tried[box] < tries and (isinstance(error, BlockLost) or not isinstance(error, NeuropilError)):
+        elif tried[box] < tries and (isinstance(error, _PASSING) or not isinstance(error, NeuropilError)):
             log.warning("%s, block %s: %s; it is tried again", name, box.start, error or type(error).__name__)
             waiting.append(box)
         else:
@@ -95,8 +106,8 @@ def _failed(ledger: Ledger, name: str, blocks: int, failures: dict[Box, BaseExce
 class _View:
     """What people see of a step: blocks, voxels a second, memory, failures."""
 
-    def __init__(self, name: str, blocks: Sequence[Box], waiting: Sequence[Box]) -> None:
-        self._progress = Progress(name, len(blocks), len(blocks) - len(waiting))
+    def __init__(self, name: str, blocks: Sequence[Box], waiting: Sequence[Box], pool: Pool) -> None:
+        self._progress, self._pool, self._asked = Progress(name, len(blocks), len(blocks) - len(waiting)), pool, 0.0
         self._start, self._voxels, self._peak, self._again = time.monotonic(), 0, 0, 0
 
     def tell(self, made: Outcome, error: BaseException | None, failed: int) -> None:
@@ -107,8 +118,15 @@ class _View:
         rate = self._voxels / 1e6 / max(time.monotonic() - self._start, 1e-3)
         note = f"{rate:.1f} Mvoxel/s, {self._peak} MB"
         if self._again:
-            note += f", {self._again - failed} tried again, {failed} failed"
+            note = f"{self._again - failed} tried again, {failed} failed, {note}"
         self._progress.advance(int(error is None), note)
+        if time.monotonic() - self._asked > ASK:
+            self._asked = time.monotonic()
+            progress.foot(self._memory)
+
+    def _memory(self) -> str:
+        held = [size / 1e9 for size in self._pool.memory()]
+        return f"{len(held)} workers hold {sum(held):.2f} GB, the largest {max(held):.2f}" if held else ""
 
 
 def _run_alone(ledger: Ledger, name: str, blocks: Sequence[Box], work: Callable[[Box], None], only: str) -> None:
@@ -133,20 +151,58 @@ def _run_alone(ledger: Ledger, name: str, blocks: Sequence[Box], work: Callable[
     raise InputError(f"only: step '{name}' has no block at {start}; the first is at {blocks[0].start}")
 
 
-def _trace(folder: Path, box: Box) -> Path:
-    return folder / f"{'_'.join(map(str, box.start))}.txt"
+@dataclass(frozen=True)
+class Watch:
+    """Tells whether a block had begun when its process ended, and where it was if it hung; data only.
 
+    A process leaves its last words in a local file. That is in the work folder, where there is one, and in the folder
+    for temporary files, where only processes of that machine find it, if work is kept in a bucket.
 
-def _watched(work: Callable[[Box], None], patience: float | None, folder: Path, box: Box) -> None:
-    with ends_after(patience, _trace(folder, box)):
-        work(box)
+    Attributes
+    ----------
+    folder : of the marks of blocks that are computed
+    patience : seconds after which a block counts as hung and its process is ended; None: never
+    """
 
+    folder: Place
+    patience: float | None
 
-def _why(made: Outcome, patience: float | None, trace: Path) -> BaseException | None:
-    """Return why a block failed; where its process ended because it hung, where it was."""
-    if not isinstance(made.error, BlockLost) or patience is None or not trace.exists():
-        return made.error
-    lines = [line.strip() for line in trace.read_text().splitlines() if line.strip().startswith("File")]
-    if not lines:  # it was killed before its time was over
-        return made.error
-    return BlockLost(f"it took longer than block_timeout, {patience:g} s, and was at {lines[0]}")
+    def __call__(self, work: Callable[[Box], None], box: Box) -> None:
+        """Do a block."""
+        mark = self._mark(box)
+        if isinstance(mark, Path):
+            with ends_after(self.patience, mark):
+                work(box)
+            return
+        write_text(mark, "")
+        with ends_after(self.patience, self._words(box)):
+            work(box)
+        mark.unlink(missing_ok=True)
+
+    def begun(self, box: Box) -> bool:
+        """Tell whether it was begun and never ended."""
+        return self._mark(box).exists()
+
+    def forget(self, box: Box) -> None:
+        """Take it for not begun."""
+        self._mark(box).unlink(missing_ok=True)
+        self._words(box).unlink(missing_ok=True)
+
+    def why(self, made: Outcome) -> BaseException | None:
+        """Return why a block failed; where its process ended because it hung, where it was."""
+        words = self._words(made.box)
+        if not isinstance(made.error, BlockLost) or self.patience is None or not words.exists():
+            return made.error
+        lines = [line.strip() for line in words.read_text().splitlines() if line.strip().startswith("File")]
+        if not lines:  # it was killed before its time was over
+            return made.error
+        return BlockLost(f"it took longer than block_timeout, {self.patience:g} s, and was at {lines[0]}")
+
+    def _mark(self, box: Box) -> Place:
+        return self.folder / f"{'_'.join(map(str, box.start))}.txt"
+
+    def _words(self, box: Box) -> Path:
+        mark = self._mark(box)
+        if isinstance(mark, Path):
+            return mark
+        return Path(gettempdir(), f"neuropil-{sha256(str(mark).encode()).hexdigest()[:16]}.txt")

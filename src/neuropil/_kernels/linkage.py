@@ -98,3 +98,23 @@ def number(parents, lookup):
             lookup[i] = n
         else:
             lookup[i] = lookup[root]
+
+
+@njit(cache=True, nogil=True)
+def spanning_part(u, v, frozen, parents, merged, state):
+    """Take edges in order, as `spanning_forest` does, and write what a part can tell of each.
+
+    state becomes 1 for an edge of the whole's forest, 2 for one between two trees with frozen nodes, which may be one,
+    0 for others. merged joins what edges of state 1 join: trees with one frozen node at most.
+    """
+    for i in range(u.size):
+        a = find(parents, u[i])
+        b = find(parents, v[i])
+        state[i] = 0
+        if a == b:
+            continue
+        state[i] = 2 if frozen[a] and frozen[b] else 1
+        if state[i] == 1:
+            join(merged, find(merged, u[i]), find(merged, v[i]))
+        held = frozen[a] or frozen[b]
+        frozen[join(parents, a, b)] = held

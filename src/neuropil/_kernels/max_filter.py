@@ -95,23 +95,23 @@ def max_filter_backward(gradient, winner, size, dilation, step, half, out, first
             if not (0 <= above < deep and along >= 0 and along % step == 0 and along // step < high):
                 continue
             won = winner[n, above, along // step].reshape(-1)
-            _widen(gradient[n, above, along // step].reshape(-1), up, run_bits)
+            widen(gradient[n, above, along // step].reshape(-1), up, run_bits)
             for i in range(size[2]):
                 at = np.uint8(of_plane * size[2] + i)
                 for x in range(runs):
                     span, start = slice(x * maps, x * maps + long), (x * step + i * dilation[2]) * maps
                     _add_where(run[span], won[span], at, total[start : start + long])
-        _narrow(total_bits, half, out[n, z, y].reshape(-1))
+        narrow(total_bits, half, out[n, z, y].reshape(-1))
 
 
 @njit(cache=True, nogil=True)
-def _widen(bits, up, result):
+def widen(bits, up, result):
     for i in range(bits.size):
         result[i] = np.int32(bits[i]) << up
 
 
 @njit(cache=True, nogil=True)
-def _narrow(bits, half, result):
+def narrow(bits, half, result):
     """Keep the upper half, rounded to the nearest, ties to even; or, unless `half`, all."""
     if half:
         for i in range(result.size):

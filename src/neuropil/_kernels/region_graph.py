@@ -83,10 +83,11 @@ def fill_contacts(fragments, links, first, last, lowest, size, places, ids, valu
 
 
 @njit(cache=True, nogil=True)
-def gather(starts, first, last, ids, values, seen, lowest, out):
+def gather(starts, first, last, ids, values, seen, lowest, steps, out):
     """Write the pairs of buckets first ... last - 1, ascending, with sum, number and maximum of their contacts.
 
-    seen is one place per id, all 0; out is u, v, total, count, largest. Returns the number of pairs.
+    seen is one place per id, all 0; out is u, v, total, count, largest. If steps is not 0, sums are of whole steps.
+    Returns the number of pairs.
     """
     u, v, total, count, largest = out
     n = 0
@@ -111,7 +112,7 @@ def gather(starts, first, last, ids, values, seen, lowest, out):
         for i in range(starts[k], starts[k + 1]):
             e = seen[np.int64(ids[2 * i + 1])] - 1
             value = values[2 * i]
-            total[e] += value
+            total[e] += np.rint(value * steps) if steps > 0 else value
             count[e] += 1
             largest[e] = max(largest[e], value)
     return n

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from neuropil._kernels import max_filter as kernels
+from neuropil._kernels.dropout import dropout as dropout_kernel
 from neuropil._kernels.relu import relu_backward
 from neuropil.networks.architecture import Activation, Size
 from neuropil.networks.fft import convolve_fft
@@ -106,12 +107,11 @@ def activate(sections: Tensor, kind: Activation) -> Tensor:
 
 def dropout(sections: Tensor, rate: float, training: bool) -> Tensor:
     """Inverted dropout; on the CPU its mask costs one random byte a voxel (the rate is rounded to 1/256)."""
-    if not training or sections.device.type != "cpu":
+    if not training or sections.device.type != "cpu" or sections.dtype not in BITS:
         return functional.dropout(sections, rate, training)
     words = torch.empty((sections.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
-    random = words.view(torch.uint8)[: sections.numel()]
-    drawn = random.view(*(sections.shape[i] for i in (0, 2, 3, 1))).permute(0, 3, 1, 2)  # channels last
-    return sections * (drawn >= round(rate * 256)).to(sections.dtype).mul_(1 / (1 - rate))
+    out: Tensor = _Dropout.apply(sections, words.view(torch.uint8), rate)  # type: ignore[no-untyped-call]
+    return out
 
 
 def _fused(
@@ -242,6 +242,28 @@ class _MaxFilter(torch.autograd.Function):
             _bits(gradient, ctx.n), ctx.winner, *ctx.window, out.itemsize == 2, out,
         )  # fmt: skip
         return refold(total.permute(0, 4, 1, 2, 3)), None, None, None, None
+
+
+class _Dropout(torch.autograd.Function):
+    """Dropout by random bytes, one a voxel and map."""
+
+    @staticmethod
+    def forward(ctx: Any, sections: Tensor, random: Tensor, rate: float) -> Tensor:
+        ctx.random, ctx.rate = random.numpy(), rate
+        return _dropped(sections.detach(), ctx.random, rate)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return _dropped(gradients[0], ctx.random, ctx.rate), None, None
+
+
+def _dropped(sections: Tensor, random: NDArray[np.uint8], rate: float) -> Tensor:
+    sections = sections.contiguous(memory_format=torch.channels_last)
+    out = torch.empty_like(sections)
+    flat, made = (one.permute(0, 2, 3, 1).view(BITS[one.dtype]).numpy().reshape(-1) for one in (sections, out))
+    scale = np.float32(1 / (1 - rate))
+    _by_rows(dropout_kernel, flat.size, flat.nbytes, flat, random, round(rate * 256), scale, flat.itemsize == 2, made)
+    return out
 
 
 def _relu_backward(gradient: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:

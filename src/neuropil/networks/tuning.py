@@ -13,15 +13,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,10 +32,11 @@ from neuropil.networks.layers import convolve, dropout, max_filter
 from neuropil.networks.layout import fold, fragmented
 from neuropil.networks.network import DenseNetwork, Form
 
+K = TypeVar("K", bound=Hashable)
 FFT_FROM = 1000  # operations per voxel and map, in or out, above which transforms are worth a try
-FORMS = 2  # counts up when forms change, so that plans are made anew
+FORMS = 3  # counts up when forms change, so that plans are made anew
 HOPELESS = 1.5  # times slower, at the machine's peak, than what was measured: not tried
-REPEATS, ENOUGH = 3, 0.2  # at most so many timings of a form; none more after so many seconds
+REPEATS, ENOUGH = 8, 0.3  # at most so many timings of a form; none more after so many seconds
 
 
 @dataclass(frozen=True)
@@ -194,10 +194,10 @@ class _Run:
         network = DenseNetwork(self.architecture).to(self.device).train(self.training)
         shape, leaves = (1, 1, *self.architecture.input_shape(self.patch)), list(network.parameters())
         inputs = [torch.randn(shape, device=self.device).to(self.dtype) for _ in range(self.architecture.streams)]
-        times: dict[tuple[Form, ...], float] = {}
-        for forms in dict.fromkeys((found, default, most)):
-            if not (times and self.least(places) > HOPELESS * times[found]):
-                times[forms] = self.milliseconds(partial(network, inputs, self.spacing, forms), leaves)
+        passes = {forms: partial(network, inputs, self.spacing, forms) for forms in (found, default, most)}
+        times = self.milliseconds({found: passes[found]}, leaves)
+        if self.least(places) <= HOPELESS * times[found]:
+            times = self.milliseconds(passes, leaves)
         chosen = min(times, key=lambda forms: times[forms])
         if chosen != found:
             apart = [self.layer(place, form) for place, form in zip(places, chosen)]
@@ -222,15 +222,17 @@ class _Run:
             return dropout(sections, layer.rate, self.training)
 
         leaves = [one.requires_grad_() for one in (sections, *weights)] if self.training else []
-        return copies * self.milliseconds(forward, leaves)
+        return copies * self.milliseconds({form: forward}, leaves)[form]
 
     def moving(self, place: Place, before: int, after: int) -> float:
         """Milliseconds of splitting or merging what a layer reads, and in training of its gradient."""
         sections, splits = self.sections(place, before), (before,) if before > 1 else ()
         leaves = [sections.requires_grad_()] if self.training else []
-        return _runs(place)[0] * self.milliseconds(
-            lambda: fragmented(sections, splits, after, place.shape_in[1:])[0], leaves
-        )
+
+        def move() -> Tensor:
+            return fragmented(sections, splits, after, place.shape_in[1:])[0]
+
+        return _runs(place)[0] * self.milliseconds({after: move}, leaves)[after]
 
     def sections(self, place: Place, parts: int) -> Tensor:
         z, y, x = place.shape_in
@@ -242,13 +244,17 @@ class _Run:
         voxels = maps * math.prod(place.shape_in) + place.maps_out * math.prod(place.shape_out)
         return float(self.dtype.itemsize * copies * voxels)
 
-    def milliseconds(self, forward: Callable[[], Tensor], leaves: Sequence[Tensor]) -> float:
-        """Time a forward pass, or forward and backward with respect to `leaves` where training."""
+    def milliseconds(self, passes: Mapping[K, Callable[[], Tensor]], leaves: Sequence[Tensor]) -> dict[K, float]:
+        """Time forward passes, or forward and backward with respect to `leaves` where training, by turns."""
         if not self.training:
             with torch.inference_mode():
-                return _median(forward, self.device)
-        outer = torch.ones_like(forward().detach())
-        return _median(lambda: torch.autograd.grad(forward(), leaves, outer, allow_unused=True), self.device)
+                return _least(passes, self.device)
+        outer = {name: torch.ones_like(forward().detach()) for name, forward in passes.items()}
+
+        def step(name: K) -> Any:
+            return torch.autograd.grad(passes[name](), leaves, outer[name], allow_unused=True)
+
+        return _least({name: partial(step, name) for name in passes}, self.device)
 
 
 def _forms(place: Place) -> list[Form]:
@@ -271,19 +277,25 @@ def _runs(place: Place) -> tuple[int, int]:
     return (1, place.maps_in * place.streams) if place.joined else (place.streams, place.maps_in)
 
 
-def _median(call: Callable[[], Any], device: torch.device) -> float:
-    """Milliseconds of a call: the median of a few, fewer where one takes long; the first is not counted."""
-    taken: list[float] = []
+def _least(calls: Mapping[K, Callable[[], Any]], device: torch.device) -> dict[K, float]:
+    """Milliseconds of calls: the least of a few by turns, fewer where they take long; the first is not counted.
+
+    The least, since what else the machine does only adds. Memory is kept from the second on, as in runs.
+    """
+    taken: dict[K, list[float]] = {name: [] for name in calls}
     for turn in range(REPEATS + 1):
-        start = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if turn:
-            taken.append(time.perf_counter() - start)
-        if sum(taken) > ENOUGH:
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if turn:
+                taken[name].append(time.perf_counter() - start)
+        machine.keep_memory(True)
+        if max(map(sum, taken.values())) > ENOUGH:
             break
-    return 1e3 * statistics.median(taken)
+    machine.keep_memory(False)
+    return {name: 1e3 * min(times) for name, times in taken.items()}
 
 
 @cache
@@ -294,5 +306,5 @@ def peak(device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
     sections = fold(torch.randn(1, channels, 1, edge, edge, device=place).to(dtype))
     weight = torch.randn(channels, channels, 1, 3, 3, device=place).to(dtype)
     with torch.inference_mode():
-        taken = _median(lambda: convolve(sections, 1, weight, None, (1, 1, 1)), place)
+        taken = _least({"": lambda: convolve(sections, 1, weight, None, (1, 1, 1))}, place)[""]
     return float(2 * 9 * channels**2 * (edge - 2) ** 2 / taken / 1e6)

@@ -172,15 +172,37 @@ def known_values(affinities: Affinities) -> NDArray[Any]:
     return np.where(affinities.mask, affinities.values, affinities.values.dtype.type(0))
 
 
-def _stored(affinities: Affinities, offset: Offset) -> tuple[int, tuple[slice, slice, slice]]:
-    """Return the channel that holds the links of an offset, and where, in the order of the voxels they leave from."""
-    if offset in affinities.offsets:
-        return affinities.offsets.index(offset), inside_of(affinities.shape, offset)
+def channels_of(offsets: Sequence[Offset], wanted: Sequence[Offset]) -> slice:
+    """Return the channels, as few as one slice can, that hold the links of all wanted offsets, at either end.
+
+    Raises
+    ------
+    InputError
+        If there is no link for one of them.
+
+    Examples
+    --------
+    >>> channels_of([(0, 0, 9), (0, 0, 1), (0, -1, 0), (0, 9, 0)], [(0, -1, 0), (0, 0, -1)])
+    slice(1, 3, None)
+    """
+    found = [_channel(offsets, offset) for offset in wanted]
+    return slice(min(found), max(found) + 1)
+
+
+def _channel(offsets: Sequence[Offset], offset: Offset) -> int:
+    """Return the channel that holds the links of an offset, or of that which leads back."""
     z, y, x = offset
     back = (-z, -y, -x)
-    if back not in affinities.offsets:
-        raise InputError(f"affinities have no links {offset} or {back}; theirs are {affinities.offsets}")
-    return affinities.offsets.index(back), inside_of(affinities.shape, back)
+    for stored in (offset, back):
+        if stored in offsets:
+            return offsets.index(stored)
+    raise InputError(f"affinities have no links {offset} or {back}; theirs are {tuple(offsets)}")
+
+
+def _stored(affinities: Affinities, offset: Offset) -> tuple[int, tuple[slice, slice, slice]]:
+    """Return the channel that holds the links of an offset, and where, in the order of the voxels they leave from."""
+    channel = _channel(affinities.offsets, offset)
+    return channel, inside_of(affinities.shape, affinities.offsets[channel])
 
 
 def cut_masked(values: NDArray[Any], masked: NDArray[np.bool_]) -> None:

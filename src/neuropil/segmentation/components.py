@@ -1,4 +1,4 @@
-"""Connected components: of a mask, of a thresholded boundary map, and of labels section by section.
+"""Connected components: of a mask, of a thresholded boundary map, of strong links, and of labels section by section.
 
 The simplest segmentation of a boundary map is its interior cut into connected pieces, in 2-D within each section. Truth
 scored in 2-D needs the same treatment, since one neurite may show as several pieces in a section.
@@ -9,6 +9,7 @@ detection", NIPS 2015. Labelling is done by connected-components-3d (Silversmith
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import cc3d
@@ -17,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuropil.errors import InputError
 from neuropil.labels import relabel
+from neuropil.segmentation.watershed import check_affinities, label_links, slabs_of, stored_thresholds
 
 Connectivity = Literal[4, 6, 8, 18, 26]
 
@@ -92,11 +94,95 @@ def components_of_map(
     >>> components_of_map([[[0.1, 0.5, 0.2]]], 0.5).tolist()
     [[[1, 0, 2]]]
     """
+    return _components(interior_of(boundary, threshold), per_section, connectivity)
+
+
+def interior_of(boundary: ArrayLike, threshold: float) -> NDArray[np.bool_]:
+    """Tell where a boundary map lies below a threshold; parameters and errors as for `components_of_map`."""
     array = check_boundary(boundary)
+    _check_threshold(threshold)
+    return array < (threshold * 255 if array.dtype == np.uint8 else np.float32(threshold))
+
+
+def components_of_affinities(affinities: ArrayLike, threshold: float, *, threads: int = 1) -> NDArray[np.uint64]:
+    """Label the pieces that links with an affinity >= `threshold` connect; voxels without such a link are background.
+
+    Parameters
+    ----------
+    affinities
+        (3, z, y, x), as for `neuropil.segmentation.watershed.watershed`.
+    threshold
+        Affinity, in [0, 1].
+    threads
+        Threads to share the work, >= 1; the result is the same for any number.
+
+    Returns
+    -------
+    ndarray of uint64
+        (z, y, x); 1 ... n in raster order of the first voxels of the pieces.
+
+    Raises
+    ------
+    InputError
+        If the affinities or the threshold are malformed or out of range.
+
+    Examples
+    --------
+    >>> chain = np.zeros((3, 1, 1, 5), np.float32)
+    >>> chain[2, 0, 0, 1:] = 0.5, 0.2, 0.2, 0.9
+    >>> components_of_affinities(chain, 0.5).tolist()
+    [[[1, 1, 0, 2, 2]]]
+    """
+    bits = strong_links(affinities, threshold)
+    labels = np.empty(bits.shape, np.uint64)
+    if labels.size:
+        label_links(bits, slabs_of(bits.shape, threads), labels.reshape(-1).view(np.int64), threads)
+    return labels
+
+
+def strong_links(affinities: ArrayLike, threshold: float) -> NDArray[np.uint8]:
+    """Return the links with an affinity >= `threshold`, as bits for `neuropil.segmentation.watershed.label_links`.
+
+    Parameters and errors are those of `components_of_affinities`.
+    """
+    values = check_affinities(affinities)
+    _check_threshold(threshold)
+    return link_bits(channel >= stored_thresholds(0, threshold, values.dtype)[1] for channel in values)
+
+
+def inner_links(mask: NDArray[np.bool_], *, per_section: bool = False) -> NDArray[np.uint8]:
+    """Return the links between neighbours in a mask, as bits; a voxel without such neighbours has a bit of its own."""
+    bits = link_bits(_with_one_before(mask, axis, cut=per_section and axis == 0) for axis in range(3))
+    bits |= mask.view(np.uint8) << np.uint8(6)
+    return bits
+
+
+def link_bits(linked: Iterable[NDArray[np.bool_]]) -> NDArray[np.uint8]:
+    """Return links as bits 0 ... 5, along -z, -y, -x, +z, +y, +x, from whether voxels are linked to those before them.
+
+    >>> link_bits(np.ones((3, 1, 1, 3), bool)).tolist()
+    [[[32, 36, 4]]]
+    """
+    bits = np.zeros(0, np.uint8)
+    for axis, channel in enumerate(linked):
+        bits = bits if bits.size else np.zeros(channel.shape, np.uint8)
+        along, links = np.moveaxis(bits, axis, 0), np.moveaxis(channel.view(np.uint8), axis, 0)[1:]
+        along[1:] |= links << np.uint8(axis)
+        along[:-1] |= links << np.uint8(axis + 3)
+    return bits
+
+
+def _with_one_before(mask: NDArray[np.bool_], axis: int, *, cut: bool) -> NDArray[np.bool_]:
+    linked = np.zeros_like(mask)
+    along, inside = np.moveaxis(linked, axis, 0), np.moveaxis(mask, axis, 0)
+    if not cut:
+        np.logical_and(inside[1:], inside[:-1], out=along[1:])
+    return linked
+
+
+def _check_threshold(threshold: float) -> None:
     if not 0 <= threshold <= 1:
         raise InputError(f"threshold must lie in [0, 1]; got {threshold}")
-    interior = array < (threshold * 255 if array.dtype == np.uint8 else np.float32(threshold))
-    return _components(interior, per_section, connectivity)
 
 
 def section_components(labels: ArrayLike, *, connectivity: Literal[4, 8] = 4) -> NDArray[np.uint64]:

@@ -113,7 +113,7 @@ class Contacts:
 
 
 def region_contacts(
-    fragments: ArrayLike, affinities: ArrayLike, *, histograms: bool = False, threads: int = 1
+    fragments: ArrayLike, affinities: ArrayLike, *, histograms: bool = False, steps: int = 0, threads: int = 1
 ) -> Contacts:
     r"""Gather the affinities over the contact of each pair of fragments.
 
@@ -128,6 +128,8 @@ def region_contacts(
         (3, z, y, x), as for `neuropil.segmentation.watershed.watershed`; uint8 is not converted.
     histograms
         Whether histograms, for quantiles, are gathered too.
+    steps
+        Float affinities are rounded to so many steps before they are added up, so that no order changes a sum; 0: not.
     threads
         Threads to share the work, >= 1; the result is the same for any number.
 
@@ -167,7 +169,9 @@ def region_contacts(
         labels, ids = dense.labels, dense.ids
     labels = np.ascontiguousarray(labels, np.uint64).view()
     labels.flags.writeable = False
-    contacts = _gather(labels, links, histograms, split(labels.shape[0], threads))
+    if links.dtype == np.uint8:  # whole numbers as they are
+        steps = 0
+    contacts = _gather(labels, links, histograms, steps, split(labels.shape[0], threads))
     if ids is None:
         return contacts
     return replace(contacts, u=ids[contacts.u], v=ids[contacts.v])
@@ -189,6 +193,7 @@ def _gather(
     labels: NDArray[np.uint64],
     links: NDArray[np.float32] | NDArray[np.uint8],
     histograms: bool,
+    steps: int,
     slabs: list[tuple[int, int]],
 ) -> Contacts:
     """Gather the contacts of dense labels, for one range of smaller ids after the other, so that buckets stay small."""
@@ -202,7 +207,7 @@ def _gather(
     lowest = 1
     while not parts or lowest <= largest:
         highest = max(int(np.searchsorted(ends, ends[lowest - 1] + at_once, side="right")), lowest + 1)
-        parts += _bucket(labels, links, histograms, slabs, counts[:, lowest:highest], lowest, largest)
+        parts += _bucket(labels, links, histograms, steps, slabs, counts[:, lowest:highest], lowest, largest)
         lowest = highest
     u, v, total, count, most, sizes, bins, bin_counts = _joined(parts)
     if links.dtype == np.uint8:
@@ -215,6 +220,7 @@ def _bucket(
     labels: NDArray[np.uint64],
     links: NDArray[np.float32] | NDArray[np.uint8],
     histograms: bool,
+    steps: int,
     slabs: list[tuple[int, int]],
     counts: NDArray[np.int64],
     lowest: int,
@@ -236,7 +242,7 @@ def _bucket(
     scale = 0 if not histograms else 1 if links.dtype == np.uint8 else BINS
     done = run_threads(
         _gather_range,
-        [(starts, first, last, packed, largest + 1, lowest, scale) for first, last in pairwise(bounds)],
+        [(starts, first, last, packed, largest + 1, lowest, steps, scale) for first, last in pairwise(bounds)],
     )
     return [list(fields) for fields in done]
 
@@ -249,16 +255,25 @@ def _joined(parts: list[list[NDArray[Any]]]) -> list[NDArray[Any]]:
 
 
 def _gather_range(
-    starts: NDArray[np.int64], first: int, last: int, packed: NDArray[np.uint64], width: int, lowest: int, scale: int
+    starts: NDArray[np.int64],
+    first: int,
+    last: int,
+    packed: NDArray[np.uint64],
+    width: int,
+    lowest: int,
+    steps: int,
+    scale: int,
 ) -> tuple[NDArray[Any], ...]:
     """Return the fields of the contacts in buckets first ... last - 1, histograms if scale is not 0."""
     ids, values = packed.view(np.uint32), packed.view(np.float32)
     seen = np.zeros(width, np.int64)
     most = int(starts[last] - starts[first])  # room for a pair per contact; what is not used takes no memory
-    dtypes = (np.uint64, np.uint64, np.float64, np.int64, np.float32)
-    fields = tuple(np.empty(most, dtype) for dtype in dtypes)
-    n = _kernel.gather(starts, first, last, ids, values, seen, lowest, fields)
-    u, v, total, count, largest = (field[:n] for field in fields)
+    u, v = np.empty(most, np.uint64), np.empty(most, np.uint64)
+    total, count, largest = np.empty(most), np.empty(most, np.int64), np.empty(most, np.float32)
+    n = _kernel.gather(starts, first, last, ids, values, seen, lowest, np.float32(steps), (u, v, total, count, largest))
+    u, v, total, count, largest = u[:n], v[:n], total[:n], count[:n], largest[:n]
+    if steps:
+        total /= steps
     entries = _kernel.count_bins(packed, starts, first, last, scale) if scale else 0
     sizes = np.empty(n, np.int64)
     bins, bin_counts = np.empty(entries, np.uint8), np.empty(entries, np.int64)

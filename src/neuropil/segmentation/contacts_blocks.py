@@ -35,22 +35,21 @@ class BlockContacts:
     count
         int64 (n,), number of links.
     largest
-        int64 (n,), greatest affinity, in the same units.
+        float32 (n,), greatest affinity, in [0, 1], not rounded.
     """
 
     u: NDArray[np.uint64]
     v: NDArray[np.uint64]
     total: NDArray[np.int64]
     count: NDArray[np.int64]
-    largest: NDArray[np.int64]
+    largest: NDArray[np.float32]
 
     @classmethod
     def united(cls, parts: list[BlockContacts]) -> BlockContacts:
         """Return what all parts say together."""
-        none = np.empty(0, np.int64)
         u, v, total, count, largest = (
-            np.concatenate([none.view(np.uint64) if name in "uv" else none, *(getattr(part, name) for part in parts)])
-            for name in cls.__dataclass_fields__
+            np.concatenate([np.empty(0, dtype), *(getattr(part, name) for part in parts)])
+            for name, dtype in zip(cls.__dataclass_fields__, (np.uint64, np.uint64, np.int64, np.int64, np.float32))
         )
         order, starts = group_pairs(u, v)
         u, v, total, count, largest = (field[order] for field in (u, v, total, count, largest))
@@ -117,12 +116,9 @@ def inner_contacts(fragments: ArrayLike, affinities: ArrayLike) -> BlockContacts
     ([1, 2], [2, 3], [1, 1])
     """
     links = check_affinities(affinities)
+    found = region_contacts(fragments, links, steps=STEPS)
     scale = 255 if links.dtype == np.uint8 else STEPS
-    if scale == STEPS:
-        links = np.rint(links * np.float32(STEPS)) / np.float32(STEPS)
-    found = region_contacts(fragments, links)
-    total, largest = (np.rint(x * np.float64(scale)).astype(np.int64) for x in (found.total, found.largest))
-    return BlockContacts(found.u, found.v, total, found.count, largest)
+    return BlockContacts(found.u, found.v, np.rint(found.total * scale).astype(np.int64), found.count, found.largest)
 
 
 def face_contacts(here: ArrayLike, there: ArrayLike, affinities: ArrayLike) -> BlockContacts:
@@ -137,8 +133,9 @@ def face_contacts(here: ArrayLike, there: ArrayLike, affinities: ArrayLike) -> B
     """
     a, b = (np.asarray(side).reshape(-1).astype(np.uint64) for side in (here, there))
     links = np.asarray(affinities)
-    values = np.rint(links.reshape(-1) * np.float64(1 if links.dtype == np.uint8 else STEPS)).astype(np.int64)
     u, v = np.minimum(a, b), np.maximum(a, b)
     real = (u != 0) & (u != v)
-    u, v, values = u[real], v[real], values[real]
-    return BlockContacts.united([BlockContacts(u, v, values, np.ones_like(values), values)])
+    u, v, links = u[real], v[real], links.reshape(-1)[real]
+    largest = links / np.float32(255) if links.dtype == np.uint8 else links
+    total = np.rint(links * np.float32(1 if links.dtype == np.uint8 else STEPS)).astype(np.int64)
+    return BlockContacts.united([BlockContacts(u, v, total, np.ones_like(total), largest)])

@@ -20,7 +20,7 @@ from neuropil.segmentation.affinities import NEAREST, Affinities, inside_of
 from neuropil.segmentation.affinity_moves import known_values, with_offsets
 from neuropil.segmentation.agglomeration import Score, agglomerate
 from neuropil.segmentation.contacts import region_contacts
-from neuropil.segmentation.linkage import fragment_sizes, merge_tree, remove_dust
+from neuropil.segmentation.linkage import merge_tree, without_dust
 from neuropil.segmentation.multicut import multicut
 from neuropil.segmentation.mutex import mutex_watershed
 from neuropil.segmentation.region_graph import Edges
@@ -142,9 +142,7 @@ def _mutex(affinities: Affinities, decoder: Decoder) -> WatershedSegmentation:
     labels = mutex_watershed(values, links.offsets, strides=decoder.strides)
     linked = _linked(values[: len(NEAREST)], decoder.low)
     labels = relabel(np.where(linked, labels, np.uint64(0))).labels
-    sizes = fragment_sizes(labels)
-    labels = apply_lookup(labels, remove_dust(np.arange(sizes.size), sizes, decoder.dust))
-    return _without_tree(labels)
+    return _without_tree(without_dust(labels, decoder.dust))
 
 
 def _without_tree(labels: NDArray[np.uint64]) -> WatershedSegmentation:

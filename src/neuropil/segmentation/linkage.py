@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuropil._kernels import linkage as _kernel
 from neuropil.errors import InputError
+from neuropil.labels import apply_lookup
 from neuropil.segmentation.region_graph import Edges
 
 #: From affinities, float64 (n,), to sizes in voxels, float64 (n,): non-decreasing, >= 0, 0 = never merge.
@@ -269,6 +270,16 @@ def remove_dust(lookup: ArrayLike, sizes: ArrayLike, dust: float) -> NDArray[np.
     kept = (totals >= dust) & (segments != 0)
     numbers: NDArray[np.uint64] = np.where(kept, np.cumsum(kept), 0).astype(np.uint64)
     return numbers[positions]
+
+
+def without_dust(segmentation: NDArray[np.uint64], dust: float) -> NDArray[np.uint64]:
+    """Return labels 0 ... n, uint64 of any shape, without those of fewer than `dust` voxels, numbered anew in order.
+
+    >>> without_dust(np.array([3, 1, 0, 1, 2, 2], np.uint64), 2).tolist()
+    [0, 1, 0, 1, 2, 2]
+    """
+    sizes = fragment_sizes(segmentation)
+    return apply_lookup(segmentation, remove_dust(np.arange(sizes.size), sizes, dust))
 
 
 def merge_tree(edges: Edges, size: int) -> MergeTree:

@@ -109,12 +109,24 @@ def watershed(
         count += end - start
     divide = _kernel.divide_overwriting if late else _kernel.divide
     divide(flat, steps, order, scratch, count)
-    _label(bits, slabs, scratch, threads)
+    label_links(bits, slabs, scratch, threads)
     return fragments
 
 
-def _label(bits: NDArray[np.uint8], slabs: list[tuple[int, int]], out: NDArray[np.int64], threads: int) -> None:
-    """Write the basins: those of each slab, then, if there are several slabs, what goes on from one to the next."""
+def label_links(bits: NDArray[np.uint8], slabs: list[tuple[int, int]], out: NDArray[np.int64], threads: int) -> None:
+    """Write what links connect: the pieces of each slab, then, if there are several, what goes on from one to the next.
+
+    Parameters
+    ----------
+    bits
+        (z, y, x): bits 0 ... 5 are links along -z, -y, -x, +z, +y, +x; a voxel with any bit has a label.
+    slabs
+        As `slabs_of` returns them.
+    out
+        (z * y * x,), becomes 1 ... n in raster order of first voxels, 0 without bits.
+    threads
+        To share the work.
+    """
     counts = run_threads(_kernel.basins, [(bits, *slab, out) for slab in slabs], threads)
     if len(slabs) == 1:
         return

@@ -124,9 +124,16 @@ def block_fragments(
     labels = np.empty(block.shape, np.uint64)
     flat = labels.reshape(-1)
     _whole.basins(bits, 0, block.shape[0], flat.view(np.int64))
-    first = _kernel.first_places(flat)
-    ids = np.append(np.uint64(0), _places(first, block.shape, block.start, shape).astype(np.uint64) + np.uint64(1))
-    return BlockFragments(labels, ids, bits, left)
+    return BlockFragments(labels, names_of(_kernel.first_places(flat), block, shape), bits, left)
+
+
+def names_of(first: NDArray[np.int64], block: Box, shape: Sequence[int]) -> NDArray[np.uint64]:
+    """Return what a block's labels 0 ... n are called in a volume: 0, and 1 + the places of their first voxels.
+
+    >>> names_of(np.array([0, 3]), Box((0, 0, 2), (1, 2, 4)), (1, 2, 10)).tolist()
+    [0, 3, 14]
+    """
+    return np.append(np.uint64(0), _places(first, block.shape, block.start, shape).astype(np.uint64) + np.uint64(1))
 
 
 def _divided(

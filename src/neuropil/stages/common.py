@@ -7,7 +7,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -20,6 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from neuropil import __version__, machine, progress
 from neuropil.config import StageConfig, dump
 from neuropil.errors import InputError, OutputExists
+from neuropil.files import Place
 from neuropil.geometry import Box
 from neuropil.volume import Volume, exists
 from neuropil.volume.base import VolumeBase
@@ -98,6 +99,21 @@ def sidecar(uri: str, suffix: str) -> Path:
     base = Path(place.path.split("://")[-1].rstrip("/").replace("/", "_")) if place.remote else place.local
     parts = [base.name, *place.dataset.strip("/").split("/"), suffix]
     return base.with_name(".".join(part for part in parts if part))
+
+
+def work_folder(uri: str) -> Place:
+    """Return where unfinished work of an output is kept: beside it, in its bucket where it lies in one.
+
+    >>> str(work_folder("s3://lab/ids.zarr"))
+    's3://lab/ids.zarr.unfinished'
+    """
+    place = parse_uri(uri)
+    if not place.remote:
+        return sidecar(uri, "unfinished")
+    from neuropil.volume.objects import ObjectPath
+
+    parts = [place.path.rstrip("/"), *filter(None, place.dataset.split("/")), "unfinished"]
+    return ObjectPath(".".join(parts))
 
 
 def fingerprint(path: Path) -> str:
@@ -198,8 +214,8 @@ def write_volume(
         return copy_volume(source, uri, metadata=metadata, overwrite=overwrite)
 
 
-def refuse_outputs(outputs: Iterable[str | None], source: str, *, overwrite: bool) -> None:
-    """Check where outputs shall go, before any work.
+def refuse_outputs(outputs: Iterable[str | None], source: str, *, overwrite: bool, ours: Collection[str] = ()) -> None:
+    """Check where outputs shall go, before any work; those of `ours` may be there.
 
     Raises
     ------
@@ -214,7 +230,7 @@ def refuse_outputs(outputs: Iterable[str | None], source: str, *, overwrite: boo
         if here in seen:
             raise InputError(f"output {uri} is {seen[here]}; give another name")
         seen[here] = "the place of another output"
-        if not overwrite and exists(uri):
+        if not overwrite and uri not in ours and exists(uri):
             raise OutputExists(f"output {uri} exists; give --overwrite to replace it")
 
 

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from neuropil.config import Offsets, Sections, StageConfig, TripleNm, dump
 from neuropil.errors import InputError
 from neuropil.files import write_json
+from neuropil.geometry import Box
 from neuropil.segmentation.affinity_conventions import CONVENTIONS, Tool
 from neuropil.stages import StageResult
 from neuropil.stages.affinities import beside, mask_name
@@ -74,6 +76,8 @@ def run(config: Config) -> StageResult:
         if config.affinities_from or config.affinities_to or config.offsets is not None:
             source = _affinities(volume, config)
         metadata = _metadata(source.metadata, config)
+        if config.affinities_from and source.dtype == np.uint8 and metadata.scale is None:
+            metadata = replace(metadata, scale=_scale_of_bytes(source))
         options: dict[str, Any] = {
             "sections": config.sections,
             "overwrite": config.overwrite,
@@ -152,6 +156,13 @@ def _affinities(volume: Volume, config: Config) -> Volume:
             _check_turned(config)
         return exported(volume, config.affinities_to, config.offsets)
     return imported(volume, config.affinities_from or "gunpowder", config.offsets)  # offsets alone mean p, p + offset
+
+
+def _scale_of_bytes(volume: Volume) -> float | None:
+    """Return what every tool means by affinities in bytes, 1/255; nothing where 0 and 1 alone leave it open."""
+    height, width = volume.spatial_shape[1:]
+    sections = (volume.read(Box((z, 0, 0), (z + 1, height, width))) for z in range(volume.spatial_shape[0]))
+    return 1 / 255 if any(section.max() > 1 for section in sections) else None
 
 
 def _check_turned(config: Config) -> None:

@@ -11,28 +11,32 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, prod
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from neuropil.errors import InputError
-from neuropil.geometry import Box
+from neuropil.geometry import Box, grid
 from neuropil.machine import available_memory
 from neuropil.progress import duration
 from neuropil.stages import StageResult
 from neuropil.stages.common import sidecar
-from neuropil.stages.run import check, execute, part_of
+from neuropil.stages.run import check, execute, opened, part_of
 from neuropil.stages.run_config import Config
-from neuropil.stages.run_output import labels_place
+from neuropil.stages.run_files import chunk_of
+from neuropil.stages.run_order import CLIMBING
+from neuropil.stages.run_output import ALONE, labels_place
 from neuropil.stages.run_pool import SHARE, pool_of, workers_of
+from neuropil.volume import open_volume
+from neuropil.volume.pyramid import plan_pyramid
 from neuropil.volume.uri import parse_uri
+from neuropil.volume.volume import backend_of
 
-CLIMBING = ("plateaus", "join", "linkage", "agglomeration")
-"""Steps that have levels."""
 UNEVEN = 0.25
 """Parts of a volume differ from its middle by about so much."""
 SEEN = (32, 192, 192)
@@ -51,7 +55,8 @@ class Trial:
     seconds, peaks : per step: for so many voxels; bytes of a block of full size
     largest : voxels of the largest box, per step
     scratch, output : bytes of the work folder, and of what is handed over
-    files, output_files : in the work folder but for chunks of volumes; of what is handed over
+    files : in the work folder: of a block, of a larger box, and of the whole
+    output_files : of what will be handed over, of the whole
     """
 
     block: tuple[int, ...]
@@ -61,7 +66,7 @@ class Trial:
     largest: dict[str, int]
     scratch: int
     output: int
-    files: int
+    files: tuple[float, float, int]
     output_files: int
 
 
@@ -88,26 +93,49 @@ def plan_pipeline(config: Config) -> StageResult:
     workers, room = workers_of(config)
     steps = plan_steps(small, large, config.block, box.shape, workers)
     voxels, tried = box.size, prod(large.shape)
+    output = round(large.output / tried * voxels)
+    copied = _copied(config, box.shape) * output
     data = {
         "steps": [vars(step) for step in steps],
         "workers": workers,
         "memory": max(step.memory for step in steps),
         "seconds": [sum(step.seconds[k] for step in steps) for k in (0, 1)],
-        "scratch_bytes": round(large.scratch / tried * voxels),
-        "output_bytes": round(large.output / tried * voxels),
-        "files": _files(config, large, box.shape),
-        "output_files": ceil(large.output_files / tried * voxels),
+        "scratch_bytes": round(large.scratch / tried * voxels) + copied,
+        "output_bytes": output,
+        "files": _files(config, small, box.shape),
+        "output_files": small.output_files,
     }
     refuse_what_does_not_fit(config, data, room)
     return StageResult("\n".join(_lines(config, box, data, steps)), data)
 
 
 def _files(config: Config, trial: Trial, shape: Sequence[int]) -> int:
-    """Return how many files there will be in the work folder: some for each block, and chunks of volumes."""
+    """Return how many files there will be in the work folder, chunks of volumes among them."""
     block = tuple(map(min, config.block, shape))
-    blocks, tried = (prod(ceil(n / b) for n, b in zip(*pair)) for pair in ((shape, block), (trial.shape, trial.block)))
-    copied = labels_place(config.output, Path(), block)[1] is None
-    return ceil(trial.files / tried * blocks) + blocks * (copied + (config.weights is not None))
+    blocks, *above = counts_of_boxes(shape, block)
+    pieces = 0 if config.fragments is None else prod(ceil(n / c) for n, c in zip(shape, chunk_of(block)))
+    of_block, of_box, of_whole = trial.files
+    return ceil((of_block + _copied(config, shape)) * blocks + of_box * sum(above)) + of_whole + pieces
+
+
+def _copied(config: Config, shape: Sequence[int]) -> bool:
+    """Tell whether labels are written into the work folder first."""
+    return labels_place(config.output, Path(), tuple(map(min, config.block, shape)))[1] is None
+
+
+def counts_of_boxes(shape: Sequence[int], block: Sequence[int]) -> list[int]:
+    """Return the number of blocks, and of boxes of each level; one that is a box of the level below is none.
+
+    >>> counts_of_boxes((8, 40, 40), (8, 8, 8))
+    [25, 8, 3, 1]
+    """
+    counts = [prod(ceil(n / b) for n, b in zip(shape, block))]
+    size = list(block)
+    while any(b < n for b, n in zip(size, shape)):
+        last = all((n - 1) % (2 * b) < b for n, b in zip(shape, size))
+        size = [2 * b for b in size]
+        counts.append(prod(ceil(n / b) for n, b in zip(shape, size)) - last)
+    return counts
 
 
 def plan_steps(small: Trial, large: Trial, block: Sequence[int], shape: Sequence[int], workers: int) -> list[StepPlan]:
@@ -120,19 +148,18 @@ def plan_steps(small: Trial, large: Trial, block: Sequence[int], shape: Sequence
     workers : how many there will be
     """
     block = tuple(map(min, block, shape))
-    steps, voxels = [], prod(shape)
-    top = max(ceil(n / b) for n, b in zip(shape, block)) - 1
+    steps, voxels, counts = [], prod(shape), counts_of_boxes(shape, block)
     for name in large.seconds:
         base, number = _parted(name)
         climbing = base in CLIMBING and number > 0
         boxes = [(name, block, number)]
         if climbing and number == 1:
-            boxes = [(f"{base} {k}", block, k) for k in range(1, top.bit_length() + 1)]
+            boxes = [(f"{base} {k}", block, k) for k in range(1, len(counts))]
         elif climbing:
             continue
         for label, size, level in boxes:
             extent = [min(n << level, end) for n, end in zip(size, shape)] if climbing else list(size)
-            count = prod(ceil(n / e) for n, e in zip(shape, extent))
+            count = counts[level] if climbing else counts[0]
             memory = _carried(small, large, name, prod(extent), climbing)
             low, high = _per_voxel(small, large, name, prod(block))
             share = 0.5 ** (level - 1) if climbing else 1.0  # half the surface a level up
@@ -181,13 +208,19 @@ def _trial(config: Config, box: Box, cut: int) -> Trial:
     with tempfile.TemporaryDirectory(prefix=".plan-", dir=_folder(config)) as name:
         # What has to end in another format costs about what zarr does.
         output, kept = f"{name}/output.zarr", None if config.prediction is None else f"{name}/prediction.zarr"
-        change = {"output": output, "prediction": kept, "box": ranges, "block": block, "cluster": None}
-        tried = config.model_copy(update=change | {"scheduler": None, "workers": 1, "worker_memory": None})
-        _, ledger = execute(tried, pool_of(tried))
-        entries = [json.loads(line) for line in (ledger.folder / "done.jsonl").read_text().splitlines()]
-        scratch, files = _on_disk(ledger.folder)
-        files -= sum(_on_disk(volume)[1] for volume in ledger.folder.glob("*.zarr"))
-        outputs = [_on_disk(Path(one)) for one in (output, kept) if one is not None]
+        pieces = None if config.fragments is None else f"{name}/fragments.zarr"
+        change = {"output": output, "prediction": kept, "fragments": pieces, "box": ranges, "block": block}
+        here = {"cluster": None, "scheduler": None, "workers": 1, "worker_memory": None}
+        tried = config.model_copy(update=change | here)
+        with opened(tried) as ledger:
+            execute(tried, pool_of(tried), ledger)
+        work = sidecar(output, "unfinished")
+        entries = [json.loads(line) for line in (work / "done.jsonl").read_text().splitlines()]
+        scratch, files = _on_disk(work), _per_box(work, Box.of_shape(shape), block, entries)
+        pairs = ((config.output, output), (config.fragments, pieces), (config.prediction, kept))
+        made = [(target, one) for target, one in pairs if target is not None and one is not None]
+        output_bytes = sum(_on_disk(Path(one)) for _, one in made)
+        output_files = sum(_files_of(config, target, one, box.shape, f"{name}/empty") for target, one in made)
     found: dict[str, list[tuple[float, int]]] = {}
     held: dict[str, list[tuple[int, float]]] = {}
     for entry in entries:
@@ -198,10 +231,7 @@ def _trial(config: Config, box: Box, cut: int) -> Trial:
     # Of blocks of full size the one with least: the first one also holds what a worker loads once.
     peaks = {step: min(peak for size, peak in known if size == max(known)[0]) for step, known in held.items()}
     largest = {step: max(size for _, size in known) for step, known in found.items()}
-    return Trial(
-        block, shape, seconds, peaks, largest, scratch, sum(size for size, _ in outputs), files,
-        sum(count for _, count in outputs),
-    )  # fmt: skip
+    return Trial(block, shape, seconds, peaks, largest, scratch, output_bytes, files, output_files)
 
 
 def _usual(known: list[tuple[float, int]]) -> float:
@@ -210,14 +240,53 @@ def _usual(known: list[tuple[float, int]]) -> float:
     return fmean(rates[: max(1, len(rates) - 1)]) * sum(size for _, size in known)
 
 
-def _on_disk(folder: Path) -> tuple[int, int]:
-    """Return bytes and number of the files below a folder, but for metadata, which do not grow."""
-    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix != ".json"]
-    return sum(sizes), len(sizes)
+def _on_disk(folder: Path) -> int:
+    """Return the bytes of the files below a folder, but for metadata, which do not grow."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix != ".json")
+
+
+def _per_box(
+    folder: Path, whole: Box, block: Sequence[int], entries: Sequence[dict[str, Any]]
+) -> tuple[float, float, int]:
+    """Return the files in a work folder for a block, chunks of blocks included, for a box of several, for the whole."""
+    boxes = list(grid(whole, block))
+    names = {"_".join(map(str, facts)) for box in boxes for facts in (box.start, (*box.start, *box.shape))}
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.parent != folder]
+    within = [path.relative_to(folder).parts for path in paths if path.suffix != ".json"]
+    chunks = sum(parts[0].endswith(".zarr") and parts[0] != "fragments.zarr" for parts in within)
+    files = [parts[-1].partition(".")[0] for parts in within if not parts[0].endswith(".zarr")]
+    own = sum(name in names for name in files)
+    levels = [_parted(entry["step"]) for entry in entries]
+    above = {(*e["start"], *e["stop"]) for e, (base, number) in zip(entries, levels) if base in CLIMBING and number}
+    single = sum(path.is_file() and path.suffix != ".json" for path in folder.iterdir())
+    return (own + chunks) / len(boxes), (len(files) - own) / max(1, len(above)), single
+
+
+def _files_of(config: Config, target: str, made: str, shape: tuple[int, ...], empty: str) -> int:
+    """Return how many files a volume will have at its place, like one that was made, but of the whole shape.
+
+    An empty one is made there, whose chunks tell.
+    """
+    place, labels = parse_uri(target), target == config.output
+    if place.format in ALONE:
+        return shape[0] if place.format == "sections" else 1
+    place = replace(place, path=empty, dataset="")
+    chunk = labels_place(target, Path(), tuple(map(min, config.block, shape)))[1] if labels else None
+    with open_volume(made) as like:
+        facts = {"shape": (*like.shape[:-3], *shape), "dtype": like.dtype, "metadata": like.metadata}
+    with backend_of(place).create_volume(place, chunk_shape=chunk, **facts) as volume:
+        chunk = volume.chunk_shape
+    factors = plan_pyramid(place, config.levels).factors if labels and config.levels else ()
+    shutil.rmtree(empty)
+    files = int(prod(ceil(n / c) for n, c in zip(shape, chunk)))
+    for factor in factors:
+        shape = tuple(ceil(n / f) for n, f in zip(shape, factor))
+        files += prod(ceil(n / c) for n, c in zip(shape, chunk))
+    return files
 
 
 def _folder(config: Config) -> Path:
-    """Return the folder, which exists, that the output and the work folder will be in."""
+    """Return the folder, which exists, that the output and the work folder will be in; here if that is a bucket."""
     folder = sidecar(config.output, "unfinished").absolute().parent
     while not folder.exists():
         folder = folder.parent
@@ -245,8 +314,10 @@ def refuse_what_does_not_fit(config: Config, data: dict[str, Any], room: float) 
         raise InputError(
             f"a worker would need {need / 1e9:.2f} GB and may take {room / 1e9:.2f} GB ({workers} workers); give {turn}"
         )
+    if parse_uri(config.output).remote:  # a bucket has room
+        return
     disk = os.statvfs(_folder(config))
-    wanted = data["scratch_bytes"] + (0 if parse_uri(config.output).remote else data["output_bytes"])
+    wanted = data["scratch_bytes"] + data["output_bytes"]
     free = disk.f_bavail * disk.f_frsize
     if wanted > free:
         raise InputError(

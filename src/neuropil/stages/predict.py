@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from neuropil.blockwise import Ledger, run_blocks
+from neuropil.blockwise import Ledger, open_ledger, run_blocks
 from neuropil.config import Sections, StageConfig, Triple, Views, dump
 from neuropil.errors import InputError, NeuropilError
-from neuropil.files import write_json
+from neuropil.files import Place, write_json
 from neuropil.geometry import Box, grid
 from neuropil.machine import Precision
 from neuropil.networks.packaged import voxel_sizes, weights_path
@@ -107,30 +107,30 @@ def run(config: Config) -> StageResult:
         volume = _at_trained_size(config, model.card, source)
         plan = _plan(config, model, volume)
         parameters = _parameters(config, model) | {"weights": fingerprint(weights), "values of the image": plan.image}
-        ledger = Ledger(sidecar(config.output, "unfinished"), parameters, fresh=config.fresh)
-        warn_if_slow(plan.device, config.precision)
-        try:
-            if model.unet is not None:
-                result = predict_patches(config, model.unet, volume, plan, plan.grid, ledger)
-                report = copy_result(config, model.unet, result, placed(volume, plan.box))
-            else:
-                maps = _predict_chain(config, model, volume, plan, ledger)
-                report = _write(config, maps, plan.box.shape, whole.shape, placed(source, whole))
-        except (NeuropilError, OSError):
-            if not ledger.done:  # nothing to continue from
-                ledger.remove()
-            raise
-    record = record_of("predict", config, start) | {
-        "weights_sha256": parameters["weights"],
-        "model": model.name,
-        "card": model.card,
-        "predicted_at": volume.metadata.voxel_size,
-        "voxels": whole.size,
-        "steps": ledger.summary(),
-        **made("predict", report, [config.input]),
-    }
-    write_json(sidecar(config.output, "json"), record)
-    ledger.remove()
+        with open_ledger(sidecar(config.output, "unfinished"), parameters, fresh=config.fresh) as ledger:
+            warn_if_slow(plan.device, config.precision)
+            try:
+                if model.unet is not None:
+                    result = predict_patches(config, model.unet, volume, plan, plan.grid, ledger)
+                    report = copy_result(config, model.unet, result, placed(volume, plan.box))
+                else:
+                    maps = _predict_chain(config, model, volume, plan, ledger)
+                    report = _write(config, maps, plan.box.shape, whole.shape, placed(source, whole))
+            except (NeuropilError, OSError):
+                if not ledger.done:  # nothing to continue from
+                    ledger.remove()
+                raise
+            record = record_of("predict", config, start) | {
+                "weights_sha256": parameters["weights"],
+                "model": model.name,
+                "card": model.card,
+                "predicted_at": volume.metadata.voxel_size,
+                "voxels": whole.size,
+                "steps": ledger.summary(),
+                **made("predict", report, [config.input]),
+            }
+            write_json(sidecar(config.output, "json"), record)
+            ledger.remove()
     what, seconds = "affinities" if model.unet else "boundary map", time.monotonic() - start
     rate = whole.size / seconds / 1e3
     text = f"{config.output}: {what} {report.shape} by {model.name}, {seconds:.1f} s, {rate:.1f} kvoxel/s"
@@ -238,7 +238,7 @@ def check_chain(config: Config, model: Any, box: Box) -> None:
         raise InputError(f"tile must be positive; got {config.tile}")
 
 
-def tiles_of(config: Config, model: Any, plan: Plan, folder: Path) -> list[Any]:
+def tiles_of(config: Config, model: Any, plan: Plan, folder: Place) -> list[Any]:
     """Plan each network's tiles; those of unfinished work stay, so that its blocks and their rounding do.
 
     Raises

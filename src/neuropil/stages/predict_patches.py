@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from neuropil.blockwise import Ledger, run_blocks
 from neuropil.errors import InputError
-from neuropil.files import write_json
+from neuropil.files import Place, write_json
 from neuropil.geometry import Box
 from neuropil.progress import Progress
 from neuropil.stages.common import ComputedVolume, write_volume
@@ -101,7 +101,7 @@ def wanted_channels(config: Config, unet: RSUNet) -> list[int]:
     return chosen
 
 
-def _plan_columns(config: Config, unet: RSUNet, plan: Plan, grid: PatchGrid, folder: Path) -> PatchPlan:
+def _plan_columns(config: Config, unet: RSUNet, plan: Plan, grid: PatchGrid, folder: Place) -> PatchPlan:
     """Plan the columns; those of unfinished work stay, so that its blocks do.
 
     Raises
@@ -142,7 +142,7 @@ def scratch(ledger: Ledger, name: str, shape: tuple[int, ...], dtype: str) -> Pa
 
     A new one is written full of zeros: writing into a mapped hole of the file would kill the process on a full disk.
     """
-    path = ledger.folder / f"{name}.npy"
+    path = Path(str(ledger.folder), f"{name}.npy")  # in a local folder, as it is mapped
     if not path.exists():
         ledger.forget(name)
         part = path.with_suffix(".part")

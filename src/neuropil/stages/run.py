@@ -1,40 +1,47 @@
 """neuropil run: segment a volume of any size in blocks, on all cores or a cluster; the result is that of the whole.
 
-With weights an image is predicted first, as by `neuropil predict`. Affinities, or a boundary map, become fragments,
-edges, a merge tree and segments, in the same way as by `neuropil segment --method mean`, and to the same ids, whatever
+With weights an image is predicted first, as by `neuropil predict`. Affinities, or a boundary map, become segments in
+the same way as by `neuropil segment` with the same method (mean, size or components), and to the same ids, whatever
 the blocks: plateaus and basins go on across faces, and what a block cannot decide is decided where its neighbours are
 known. Stopped at any moment, the same command continues.
 """
 
 from __future__ import annotations
 
-import shutil
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from itertools import chain
-from pathlib import Path
 from typing import Any
 
-from neuropil.blockwise import Ledger, Pool, SerialPool
+from neuropil import progress
+from neuropil.blockwise import Ledger, Pool, SerialPool, open_ledger
 from neuropil.config import dump
 from neuropil.errors import ConfigError, InputError, NeuropilError
-from neuropil.files import write_json
+from neuropil.files import Place, write_json, writing
 from neuropil.geometry import Box
 from neuropil.networks.packaged import weights_path
 from neuropil.stages import StageResult
-from neuropil.stages.common import fingerprint, image_box, placed, record_of, refuse_outputs, sidecar
+from neuropil.stages.common import fingerprint, image_box, placed, record_of, refuse_outputs, sidecar, work_folder
 from neuropil.stages.fragment_graph import save_graph
 from neuropil.stages.record import made as made_of
-from neuropil.stages.run_config import DECIDES_NOTHING, Config
+from neuropil.stages.run_config import DECIDES_NOTHING, Config, method_of
 from neuropil.stages.run_files import Job
-from neuropil.stages.run_fragments import fragments_uri, graph_of, keep_fragments
-from neuropil.stages.run_order import run_in_order
-from neuropil.stages.run_output import Output, hand_over, labels_place, labels_step, output_steps
+from neuropil.stages.run_fragments import FRAGMENTS, fragments_uri, graph_of, keep_fragments
+from neuropil.stages.run_order import method_steps, number_segments
+from neuropil.stages.run_output import (
+    Output,
+    claimed,
+    expected_steps,
+    hand_over,
+    labels_place,
+    labels_step,
+    output_steps,
+)
 from neuropil.stages.run_pool import pool_of, workers_of
 from neuropil.stages.run_predict import Prediction, plan_prediction, prediction_steps
 from neuropil.stages.run_source import LinkSource, steps_of
-from neuropil.stages.run_step import do_step
+from neuropil.stages.run_step import Step, do_step
 from neuropil.tasks import BlockDone
 from neuropil.volume import Metadata, open_volume
 from neuropil.volume.contents import contents_mark
@@ -44,6 +51,7 @@ from neuropil.volume.uri import parse_uri
 EXAMPLES = [
     "neuropil run --input image.zarr --weights affinity-ssem --output segmentation.zarr --merge-threshold 0.6",
     "neuropil run --input affinities.zarr --output segmentation.zarr --merge-threshold 0.6",
+    "neuropil run --input boundary.h5:map --output pieces.zarr --method components --threshold 0.4 --dust 100",
     "neuropil run pipeline.toml --set run.workers=8 --set run.block=64,512,512",
     "neuropil run --input affinities.zarr --output segmentation.zarr --merge-threshold 0.6 --scheduler tcp://host:8786",
     "neuropil run --input affinities.zarr --output segmentation.zarr --merge-threshold 0.6 --executor serial",
@@ -54,12 +62,24 @@ __all__ = ["EXAMPLES", "POSITIONAL", "Config", "run"]
 
 def run(config: Config) -> StageResult:
     """Run all steps, then copy the segmentation to its place."""
-    try:
-        result, ledger = execute(config, _pool(config))
-    except BlockDone as done:
-        return StageResult(str(done), {})
-    ledger.remove()
+    with opened(config) as ledger:
+        try:
+            result = execute(config, _pool(config), ledger)
+        except BlockDone as done:
+            return StageResult(str(done), {})
+        ledger.remove()
     return result
+
+
+def opened(config: Config) -> AbstractContextManager[Ledger]:
+    """Check a configuration, and return the ledger of its work.
+
+    Raises
+    ------
+    ConfigError, InputError, OutputExists, RunLocked, RunMismatch
+    """
+    check(config)
+    return open_ledger(work_folder(config.output), _parameters(config), fresh=config.fresh)
 
 
 def check(config: Config) -> None:
@@ -73,6 +93,8 @@ def check(config: Config) -> None:
         raise ConfigError(f"low and high must satisfy 0 <= low < high; got {config.low}, {config.high}")
     if min(config.block) < 1:
         raise ConfigError(f"block must be three positive extents z,y,x; got {config.block}")
+    if method_of(config) == "components" and config.fragments is not None:
+        raise ConfigError("method 'components' makes no fragments; drop fragments, or take another method")
     if config.prediction is not None and config.weights is None:
         raise ConfigError("prediction is what weights make of an image; give weights, or drop prediction")
     if config.cluster is not None and config.scheduler is not None:
@@ -82,30 +104,36 @@ def check(config: Config) -> None:
 
         check_levels(parse_uri(config.output))
     outputs = (config.output, config.prediction, config.fragments)
-    refuse_outputs(outputs, config.input, overwrite=config.overwrite)
     for uri in filter(None, outputs):
         check_target(parse_uri(uri))
+    ours = claimed(work_folder(config.output))
+    refuse_outputs(outputs, config.input, overwrite=config.overwrite, ours=ours)
 
 
-def execute(config: Config, using: AbstractContextManager[Pool]) -> tuple[StageResult, Ledger]:
-    """Run all steps on a pool; return the ledger, whose folder is still there."""
-    check(config)
+def execute(config: Config, using: AbstractContextManager[Pool], ledger: Ledger) -> StageResult:
+    """Run all steps on a pool; what was made on the way is still there."""
     start = time.monotonic()
-    box, place = part_of(config)
-    ledger = Ledger(sidecar(config.output, "unfinished"), _parameters(config), fresh=config.fresh)
     work = ledger.folder.absolute()
     try:
+        box, place = part_of(config)
         made = _plan(config, box, work)
+        predicted = [] if made is None else prediction_steps(made)
+        progress.expect(_expected(config, predicted, _job(config, box, work, config.input, 1), place))
         with using as pool:
             ready = time.monotonic()
-            for step in () if made is None else prediction_steps(made):
+            for step in predicted:
                 do_step(step, ledger, pool)
-            job = _job(config, box, work, config.input if made is None else made.output)
-            segments = run_in_order(job, ledger, pool, config.merge_threshold)
+            links = config.input if made is None else made.output
+            with open_volume(links) as volume:
+                unit, said = steps_of(volume), volume.metadata
+            job = _job(config, box, work, links, unit)
+            for step in method_steps(job):
+                do_step(step, ledger, pool)
+            segments = number_segments(job, config.merge_threshold)
             if config.fragments is not None:
                 keep_fragments(job, ledger, pool, place)
-            outputs = _outputs(config, job, place)
-            for step in chain([labels_step(job, outputs[0])], *map(output_steps, outputs)):
+            outputs = _outputs(config, job, place, said)
+            for step in _last_steps(job, outputs):
                 do_step(step, ledger, pool)
             in_blocks = time.monotonic() - ready
     except (NeuropilError, OSError):
@@ -116,7 +144,12 @@ def execute(config: Config, using: AbstractContextManager[Pool]) -> tuple[StageR
     if config.fragments is not None:
         save_graph(config.fragments, graph_of(job))
     seconds = time.monotonic() - start
-    shutil.copy(work / "tree.npz", sidecar(config.output, "tree.npz"))
+    tree, made_tree = sidecar(config.output, "tree.npz"), work / "tree.npz"
+    if made_tree.exists():
+        with writing(tree) as file:
+            file.write(made_tree.read_bytes())
+    else:
+        tree.unlink(missing_ok=True)  # of an output that is replaced
     record = record_of("run", config, start) | {
         "voxels": box.size,
         "seconds_in_blocks": round(in_blocks, 2),
@@ -128,7 +161,16 @@ def execute(config: Config, using: AbstractContextManager[Pool]) -> tuple[StageR
     write_json(sidecar(config.output, "json"), record)
     rate = box.size / seconds / 1e6
     text = f"{config.output}: {segments} segments in {box.shape}, {seconds:.1f} s, {rate:.2f} Mvoxel/s"
-    return StageResult(text, {"output": config.output, "segments": segments, "shape": box.shape, **record}), ledger
+    return StageResult(text, {"output": config.output, "segments": segments, "shape": box.shape, **record})
+
+
+def _last_steps(job: Job, outputs: list[Output]) -> Iterator[Step]:
+    """Yield the steps that build what is handed over, but for what has its name already."""
+    for output in outputs:
+        if output.handed_over() is None:
+            if output is outputs[0]:
+                yield labels_step(job, output)
+            yield from output_steps(output)
 
 
 def part_of(config: Config) -> tuple[Box, dict[str, Any]]:
@@ -151,7 +193,7 @@ def part_of(config: Config) -> tuple[Box, dict[str, Any]]:
         return box, placed(volume, box)
 
 
-def _plan(config: Config, box: Box, work: Path) -> Prediction | None:
+def _plan(config: Config, box: Box, work: Place) -> Prediction | None:
     """Settle how the image is predicted, if it is one."""
     if config.weights is None:
         return None
@@ -159,28 +201,39 @@ def _plan(config: Config, box: Box, work: Path) -> Prediction | None:
     return plan_prediction(config, box, work, workers=workers, memory=memory)
 
 
-def _job(config: Config, box: Box, work: Path, links: str) -> Job:
+def _expected(config: Config, predicted: list[Step], job: Job, place: dict[str, Any]) -> progress.Steps:
+    """Return the steps that are to come, with their numbers of blocks as far as these are known."""
+    steps: list[tuple[str, int | None]] = []
+    steps += [(step.name, len(step.boxes())) for step in [*predicted, *method_steps(job)]]
+    blocks = len(job.boxes(0))
+    if config.fragments is not None:
+        steps.append((FRAGMENTS, blocks))
+    steps.append(("segmentation", blocks))
+    for output in _outputs(config, job, place, Metadata()):
+        steps += expected_steps(output)
+    return steps
+
+
+def _job(config: Config, box: Box, work: Place, links: str, unit: int) -> Job:
     """Return what all blocks of the segmentation have in common."""
     origin = box.start if links == config.input else (0, 0, 0)
-    with open_volume(links) as volume:
-        unit = steps_of(volume)
     block = tuple(map(min, config.block, box.shape))
     return Job(
         LinkSource(links, origin, config.per_section, config.rule), work, labels_place(config.output, work, block)[0],
-        box.shape, block, unit, config.low, config.high, config.size, config.size_threshold, config.dust,  # type: ignore[arg-type]
+        box.shape, block, method_of(config), unit,  # type: ignore[arg-type]
+        config.threshold, config.low, config.high, config.size, config.size_threshold, config.dust,
         config.mask, box.start, config.bridge,
     )  # fmt: skip
 
 
-def _outputs(config: Config, job: Job, place: dict[str, Any]) -> list[Output]:
-    """Return what is handed over at the end."""
+def _outputs(config: Config, job: Job, place: dict[str, Any], predicted: Metadata) -> list[Output]:
+    """Return what is handed over at the end; `predicted` is what a prediction says of itself."""
     labels, chunk = Metadata(kind="labels", **place), labels_place(config.output, job.work, job.block)[1]
     outputs = [Output("output", job.output.uri, config.output, labels, job.work, config.levels, chunk, job.block)]
     if config.fragments is not None:
         outputs.append(Output("fragments output", fragments_uri(job), config.fragments, labels, job.work))
     if config.prediction is not None:
-        with open_volume(job.source.uri) as predicted:
-            metadata = replace(predicted.metadata, **place)
+        metadata = replace(predicted, **place)
         outputs.append(Output("prediction", job.source.uri, config.prediction, metadata, job.work))
     return outputs
 

@@ -8,8 +8,10 @@ from typing import Literal
 from pydantic import Field
 
 from neuropil.config import Names, Ranges, StageConfig, Triple, Views
+from neuropil.errors import ConfigError
 from neuropil.machine import Precision
 from neuropil.segmentation.affinities import Rule
+from neuropil.stages.methods import Method, MethodConfig
 
 
 class Slurm(StageConfig):
@@ -26,7 +28,7 @@ class Slurm(StageConfig):
     interface: str | None = Field(None, description="network that workers and this process see each other on, as ib0")
 
 
-class Config(StageConfig):
+class Config(MethodConfig):
     """Fields of [run]."""
 
     input: str = Field(description="URI of affinities or a boundary map; with weights, of the image")
@@ -45,15 +47,26 @@ class Config(StageConfig):
     patch: Triple | None = Field(None, description="U-Nets: voxels z,y,x seen at once; default: as trained")
     overlap: float = Field(0.5, gt=0, lt=1, description="U-Nets: share of a patch that the next one holds too")
     channels: Literal["all", "nearest"] = Field("nearest", description="U-Nets: affinities to predict")
+    method: Method = Field(
+        "mean", description="components, size (also called watershed) or mean; all others want the whole in memory"
+    )
     per_section: bool = Field(True, description="boundary maps: segment every section by itself")
     rule: Rule = Field("interior", description="boundary maps: how two voxels make a link")
+    threshold: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="components: interior is where P(boundary) is below; affinities at or above it join",
+    )
     low: float = Field(0.3, description="links at or below this affinity do not count")
     high: float = Field(0.999, description="links at or above this affinity always join")
     size: float = Field(256, ge=0, description="fragments below this many voxels are merged ...")
     size_threshold: float = Field(0.3, description="... with a neighbour linked at this affinity or above")
-    dust: float = Field(256, ge=0, description="segments below this many voxels become background")
+    dust: float = Field(
+        256, ge=0, description="segments below this many voxels become background; components: none unless given"
+    )
     merge_threshold: float | None = Field(
-        None, ge=0, le=1, description="mean affinity at or above which segments merge"
+        None, ge=0, le=1, description="score at or above which segments merge: the mean affinity, or the strongest"
     )
     levels: int = Field(0, ge=0, le=16, description="coarser copies to add to the output; zarr and precomputed")
     executor: Literal["dask", "serial"] = Field(
@@ -81,3 +94,26 @@ DECIDES_NOTHING = (
     "slurm", "device", "levels", "overwrite", "fresh",
 )  # fmt: skip
 """Fields that may change while work is unfinished."""
+
+IN_MEMORY = {
+    "quantile": "the histograms of contacts that quantiles need are not carried from block to block",
+    "mutex": "a strong repulsion anywhere may forbid a merge, so that no block can tell",
+    "multicut": "it weighs all contacts of the volume at once",
+    "seeded": "a seed may reach any voxel, so that no block can tell",
+}
+"""Why a method does not work in blocks."""
+
+
+def method_of(config: Config) -> str:
+    """Return the method under one of its names.
+
+    Raises
+    ------
+    ConfigError : it does not work in blocks
+    """
+    if config.method in IN_MEMORY:
+        raise ConfigError(
+            f"method '{config.method}' does not work in blocks: {IN_MEMORY[config.method]}; take 'mean', 'size' or"
+            f" 'components', or neuropil segment --method {config.method} on a crop that fits into memory"
+        )
+    return "size" if config.method == "watershed" else config.method

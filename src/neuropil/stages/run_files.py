@@ -7,16 +7,19 @@ each box of each level, a table of what it calls some ids from there on, and `ca
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neuropil.files import replacing
+from neuropil.files import Place, writing
 from neuropil.geometry import Box, grid
+from neuropil.reads import note
 from neuropil.segmentation.linkage import ConstantSize
 from neuropil.segmentation.pairs import find_ids
 from neuropil.stages.run_source import LinkSource
@@ -32,21 +35,24 @@ class Job:
     Attributes
     ----------
     source : of the links
-    work : folder of all that is made on the way
+    work : folder of all that is made on the way, on a disk or in a bucket
     output : where the segmentation is that blocks are written to
     shape, block : voxels z, y, x of the volume and of a block
+    method : one of `neuropil.stages.run_order.METHODS`
     unit : steps of affinity in which sums are kept, 255 or 2**24
-    low, high, size, size_threshold, dust : thresholds, as `neuropil segment` has them
+    threshold, low, high, size, size_threshold, dust : as `neuropil segment` has them
     mask : URI or None; voxels where it is not 0 in more than `bridge` sections on end have no links
     mask_origin : voxel z, y, x of it where the volume begins
     """
 
     source: LinkSource
-    work: Path
+    work: Place
     output: Location
     shape: tuple[int, int, int]
     block: tuple[int, int, int]
+    method: str
     unit: int
+    threshold: float
     low: float
     high: float
     size: float
@@ -63,10 +69,8 @@ class Job:
 
     @property
     def size_rule(self) -> ConstantSize:
-        """Up to which size fragments are merged; the threshold is a step too, where links were rounded to steps."""
-        fine = self.unit > 255
-        threshold = round(self.size_threshold * self.unit) / self.unit if fine else self.size_threshold
-        return ConstantSize(self.size, threshold)
+        """Up to which size fragments are merged."""
+        return ConstantSize(self.size, self.size_threshold)
 
     @property
     def top(self) -> int:
@@ -77,8 +81,12 @@ class Job:
         return level
 
     def boxes(self, level: int) -> list[Box]:
-        """Return the boxes of 2**level blocks along every axis that cover the volume; level 0 is the blocks."""
-        return list(grid(self.whole, tuple(n << level for n in self.block)))
+        """Return the boxes of 2**level blocks along every axis that cover the volume; level 0 is the blocks.
+
+        A box at the volume's end that is one of the level below is not among them: there is nothing to unite.
+        """
+        every = grid(self.whole, tuple(n << level for n in self.block))
+        return [box for box in every if level == 0 or box != self.above(box, level - 1)]
 
     def parts(self, box: Box, level: int) -> list[Box]:
         """Return the boxes one level below that a box of a level is made of."""
@@ -89,33 +97,38 @@ class Job:
         start = tuple(a // (n << level) * (n << level) for a, n in zip(box.start, self.block))
         return Box(start, tuple(min(a + (n << level), end) for a, n, end in zip(start, self.block, self.shape)))
 
+    def around(self, block: Box, below: int | None = None) -> list[Box]:
+        """Return the boxes that hold a block, from itself to the whole, or to those `below` a level, each once."""
+        levels = range(self.top + 1 if below is None else below)
+        return list(dict.fromkeys(self.above(block, level) for level in levels))
+
     def in_front(self, box: Box, axis: int) -> Box:
         """Return the block before a block along an axis."""
         return self.above(box.shift([-self.block[axis] if k == axis else 0 for k in range(3)]), 0)
 
-    def file(self, step: str, box: Box) -> Path:
+    def file(self, step: str, box: Box) -> Place:
         """Where a step keeps what it knows of a box."""
         return self.work / step / f"{'_'.join(map(str, (*box.start, *box.shape)))}.npz"
 
-    def array(self, name: str, box: Box) -> Path:
+    def array(self, name: str, box: Box) -> Place:
         """Where an array of a box is kept."""
         return self.file(name, box).with_suffix(".npy")
 
-    def table(self, name: str) -> Path:
+    def table(self, name: str) -> Place:
         """Where a table of the whole volume is."""
         return self.work / f"{name}.npy"
 
 
 def called(job: Job, step: str, box: Box, ids: NDArray[np.uint64], *, below: int | None = None) -> NDArray[np.uint64]:
     """Return what ids of a block are called after a step, or as far as the levels `below` one of its levels know."""
-    for level in range(job.top + 1 if below is None else below):
-        ids = rename(ids, job.array(f"{step}_names", job.above(box, level)))
+    for one in job.around(box, below):
+        ids = rename(ids, job.array(f"{step}_names", one))
     return ids
 
 
-def rename(ids: NDArray[np.uint64], table: Path) -> NDArray[np.uint64]:
+def rename(ids: NDArray[np.uint64], table: Place) -> NDArray[np.uint64]:
     """Replace ids by what a table, (2, n) with ascending ids, says; others stay."""
-    known = np.load(table, mmap_mode="r")
+    known = map_array(table)
     if known.shape[1] == 0:
         return ids
     at = find_ids(known[0], ids)
@@ -125,43 +138,61 @@ def rename(ids: NDArray[np.uint64], table: Path) -> NDArray[np.uint64]:
     return names
 
 
-def save(path: Path, arrays: Arrays) -> None:
+def save(place: Place, arrays: Arrays) -> None:
     """Write arrays into one file that is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part, part.open("wb") as file:
+    with writing(place) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # names of arrays, no option
 
 
-def load(path: Path, names: Iterable[str] | None = None) -> Arrays:
+def load(place: Place, names: Iterable[str] | None = None) -> Arrays:
     """Read some arrays of a file, or all."""
-    with np.load(path) as file:
+    with np.load(_opened(place)) as file:
         return {name: file[name] for name in (file.files if names is None else names)}
 
 
-def save_array(path: Path, array: NDArray[Any]) -> None:
+def save_array(place: Place, array: NDArray[Any]) -> None:
     """Write one array into a file, from which parts can be read, that is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part, part.open("wb") as file:
+    with writing(place) as file:
         np.save(file, array)
 
 
-def save_table(path: Path, old: NDArray[np.uint64], new: NDArray[np.uint64]) -> None:
+def load_array(place: Place) -> NDArray[Any]:
+    """Read an array."""
+    array: NDArray[Any] = np.load(_opened(place))
+    return array
+
+
+def map_array(place: Place) -> NDArray[Any]:
+    """Return an array of which only what is looked at is read; in a bucket that is all."""
+    array: NDArray[Any] = np.load(_opened(place), mmap_mode="r" if isinstance(place, Path) else None)
+    return array
+
+
+def _opened(place: Place) -> Path | BytesIO:
+    """Note that a file is read: by a block of the box in its name, or as a table of the whole."""
+    at = [int(n) for n in re.findall(r"\d+", place.name)]
+    if len(at) == 6:
+        note(place.parent.name, at[:3], [a + n for a, n in zip(at[:3], at[3:])])
+    return place if isinstance(place, Path) else BytesIO(place.read_bytes())
+
+
+def save_table(place: Place, old: NDArray[np.uint64], new: NDArray[np.uint64]) -> None:
     """Write a table for `rename`, of what changes."""
     changed = np.flatnonzero(old != new)
     order = changed[np.argsort(old[changed])]
-    save_array(path, np.stack([old[order], new[order]]))
+    save_array(place, np.stack([old[order], new[order]]))
 
 
-def save_shelves(path: Path, values: NDArray[Any], shelves: NDArray[np.intp], number: int) -> None:
+def save_shelves(place: Place, values: NDArray[Any], shelves: NDArray[np.intp], number: int) -> None:
     """Write whole numbers so that those of each of `number` shelves can be read by themselves, in the order given."""
     order = np.argsort(shelves, kind="stable")
     ends = np.cumsum(np.bincount(shelves, minlength=number))
-    save_array(path, np.concatenate([ends, values[order]]).astype(np.int64))
+    save_array(place, np.concatenate([ends, values[order]]).astype(np.int64))
 
 
-def load_shelf(path: Path, shelf: int, number: int) -> NDArray[np.int64]:
+def load_shelf(place: Place, shelf: int, number: int) -> NDArray[np.int64]:
     """Read what `save_shelves` wrote for one shelf."""
-    known = np.load(path, mmap_mode="r")
+    known = map_array(place)
     start = known[shelf - 1] if shelf else 0
     return np.array(known[number + start : number + known[shelf]])
 

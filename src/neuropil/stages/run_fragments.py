@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuropil.blockwise import Ledger, Pool
+from neuropil.files import write_text
 from neuropil.geometry import Box
 from neuropil.progress import track
 from neuropil.segmentation.agglomeration_parts import unite
 from neuropil.segmentation.pairs import find_ids
 from neuropil.segmentation.splitting import FragmentGraph
-from neuropil.stages.run_files import Job, chunk_of
-from neuropil.stages.run_steps import contacts_of_nodes
+from neuropil.stages.run_files import Job, chunk_of, load_array, map_array
+from neuropil.stages.run_steps import contacts_of_nodes, nodes_of
 from neuropil.tasks import run_tasks
 from neuropil.volume import create_volume, open_volume
+
+FRAGMENTS = "numbered fragments"
 
 
 def fragments_uri(job: Job) -> str:
@@ -28,17 +30,20 @@ def fragments_uri(job: Job) -> str:
 
 def keep_fragments(job: Job, ledger: Ledger, pool: Pool, place: dict[str, Any]) -> None:
     """Write the fragments, once the segmentation is there."""
-    if not Path(fragments_uri(job)).exists():
+    mark = job.work / "fragments.begun"
+    if not mark.exists():
+        ledger.forget(FRAGMENTS)
         size = {"chunk_shape": chunk_of(job.block), "kind": "labels", **place}
-        create_volume(fragments_uri(job), shape=job.shape, dtype=np.uint64, **size).close()
-    run_tasks(ledger, "numbered fragments", job.boxes(0), partial(write, job), pool)
+        create_volume(fragments_uri(job), overwrite=True, shape=job.shape, dtype=np.uint64, **size).close()
+        write_text(mark, "")
+    run_tasks(ledger, FRAGMENTS, job.boxes(0), partial(write, job), pool)
 
 
 def write(job: Job, box: Box) -> None:
     """Write a block of fragments."""
-    numbers = _numbers(job, np.load(job.array("nodes", box)))
+    numbers = _numbers(job, nodes_of(job, box))
     with open_volume(fragments_uri(job), writable=True) as volume:
-        volume.write(box, numbers[np.load(job.array("fragments", box))])
+        volume.write(box, numbers[load_array(job.array("fragments", box))])
 
 
 def graph_of(job: Job) -> FragmentGraph:
@@ -46,11 +51,11 @@ def graph_of(job: Job) -> FragmentGraph:
     boxes = job.boxes(0)
     known = unite([contacts_of_nodes(job, box) for box in track(boxes, "graph of fragments", len(boxes))])
     mean = known.total / np.maximum(known.count, 1) / job.unit
-    segments = np.concatenate([np.zeros(1, np.uint64), np.load(job.table("nodes"))[1]])
+    segments = np.concatenate([np.zeros(1, np.uint64), load_array(job.table("nodes"))[1]])
     return FragmentGraph(_numbers(job, known.u), _numbers(job, known.v), mean.astype(np.float32), segments)
 
 
 def _numbers(job: Job, nodes: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return the numbers 1 ... n of nodes, in their order; 0 for background."""
-    every = np.load(job.table("nodes"), mmap_mode="r")[0]
+    every = map_array(job.table("nodes"))[0]
     return np.where(nodes == 0, 0, find_ids(every, nodes) + 1).astype(np.uint64)

@@ -1,4 +1,4 @@
-"""The steps of `neuropil run` in their order, and what the process that starts them does itself.
+"""The methods of `neuropil run`, each a list of steps, and what the process that starts them does itself.
 
 That is little: all steps but the last cut are boxes for workers, in levels of 1, 8, 64 ... blocks, so that nobody but
 the cut, which takes a few bytes per segment, holds lists of the whole volume.
@@ -6,54 +6,88 @@ the cut, which takes a few bytes per segment, holds lists of the whole volume.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neuropil.blockwise import Ledger, Pool
-from neuropil.files import replacing
+from neuropil.files import writing
 from neuropil.segmentation.agglomeration_parts import Merges
 from neuropil.segmentation.linkage import MergeTree, cut
-from neuropil.stages import run_steps
+from neuropil.segmentation.merge_tree_parts import TreeEdges
+from neuropil.stages import run_components, run_steps, run_tree
 from neuropil.stages.run_files import Job, load, save_array, save_table
-from neuropil.tasks import run_tasks
+from neuropil.stages.run_step import Step
 
 
-def run_in_order(job: Job, ledger: Ledger, pool: Pool, threshold: float | None) -> int:
-    """Do what is not done yet, up to the table of labels; return the number of segments."""
+@dataclass(frozen=True)
+class Part:
+    """One or two steps of a method: `block` for each block, `group` for boxes of 2, 4 ... blocks along each axis."""
 
-    def each(name: str, work: Any) -> None:
-        run_tasks(ledger, name, job.boxes(0), partial(work, job), pool)
+    name: str
+    block: Callable[..., None] | None = None
+    group: Callable[..., None] | None = None
 
-    def climb(name: str, work: Any) -> None:
+
+_FRAGMENTS = (
+    Part("fragments", run_steps.fragments),
+    Part("plateaus", group=run_steps.plateaus),
+    Part("faces", run_steps.faces),
+    Part("join", group=run_steps.join),
+    Part("linkage", run_steps.link_block, run_steps.link_group),
+)
+METHODS = {
+    "components": (
+        Part("components", run_components.components),
+        Part("faces", run_components.faces),
+        Part("join", group=run_steps.join),
+        Part("sizes", run_components.sizes, run_steps.link_group),
+    ),
+    "size": (*_FRAGMENTS, Part("tree", run_tree.tree_block, run_tree.tree_group)),
+    "mean": (*_FRAGMENTS, Part("agglomeration", run_steps.merge_block, run_steps.merge_group)),
+}
+CLIMBING = {part.name for parts in METHODS.values() for part in parts if part.group is not None}
+"""Steps that have levels."""
+
+
+def method_steps(job: Job) -> Iterator[Step]:
+    """Yield the steps of a job's method."""
+    for part in METHODS[job.method]:
+        if part.block is not None:
+            yield Step(part.name, partial(job.boxes, 0), partial(part.block, job))
+        if part.group is None:
+            continue
         for level in range(1, job.top + 1):
-            run_tasks(ledger, f"{name} {level}", job.boxes(level), partial(work, job, level=level), pool)
-
-    each("fragments", run_steps.fragments)
-    climb("plateaus", run_steps.plateaus)
-    each("faces", run_steps.faces)
-    climb("join", run_steps.join)
-    each("linkage", run_steps.link_block)
-    climb("linkage", run_steps.link_group)
-    each("agglomeration", run_steps.merge_block)
-    climb("agglomeration", run_steps.merge_group)
-    return _cut(job, threshold)
+            yield Step(f"{part.name} {level}", partial(job.boxes, level), partial(part.group, job, level=level))
 
 
-def _cut(job: Job, threshold: float | None) -> int:
-    """Write the merge tree and the table segment -> label; return the number of labels."""
+def number_segments(job: Job, threshold: float | None) -> int:
+    """Write the merge tree, if there are merges, and the table node -> label; return the number of labels."""
     nodes = np.sort(_everywhere(job, "linkage", "final"))
-    merges = Merges.joined([Merges(*(_everywhere(job, "agglomeration", n) for n in Merges.__dataclass_fields__))])
-    u, v = (np.searchsorted(nodes, end).astype(np.uint64) + np.uint64(1) for end in (merges.u, merges.v))
-    tree = MergeTree(u, v, (merges.score / np.float32(job.unit)).astype(np.float32), nodes.size)
-    with replacing(job.work / "tree.npz") as part, part.open("wb") as file:
-        np.savez(file, u=tree.u, v=tree.v, affinity=tree.affinity)
+    u, v, affinity = _merges(job)
+    u, v = (np.searchsorted(nodes, end).astype(np.uint64) + np.uint64(1) for end in (u, v))
+    tree = MergeTree(u, v, affinity, nodes.size)
+    if job.method != "components":
+        with writing(job.work / "tree.npz") as file:
+            np.savez(file, u=tree.u, v=tree.v, affinity=tree.affinity)
     labels = cut(tree, 2.0 if threshold is None else threshold)[1:]
     save_table(job.table("segments"), nodes, labels)
     save_array(job.table("nodes"), np.stack([nodes, labels]))
     return int(labels.max(initial=0))
+
+
+def _merges(job: Job) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.float32]]:
+    """Return which nodes merge, and at which affinity, best first."""
+    if job.method == "mean":
+        merges = Merges.joined([Merges(*(_everywhere(job, "agglomeration", n) for n in Merges.__dataclass_fields__))])
+        return merges.u, merges.v, (merges.score / np.float32(job.unit)).astype(np.float32)
+    if job.method == "size":
+        tree = TreeEdges.joined([TreeEdges(*(_everywhere(job, "tree", n) for n in TreeEdges.__dataclass_fields__))])
+        return tree.first_u, tree.first_v, tree.affinity
+    return np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.float32)
 
 
 def _everywhere(job: Job, step: str, name: str) -> NDArray[Any]:

@@ -8,14 +8,16 @@ this one.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from neuropil.files import write_text
+from neuropil.files import Place, write_json, write_text
 from neuropil.geometry import Box, grid
 from neuropil.stages.run_files import Job, chunk_of
 from neuropil.stages.run_step import Step
@@ -29,13 +31,17 @@ ALONE = ("hdf5", "tiff", "sections")
 """Formats that several processes cannot write at once."""
 
 
+NAMES = ("output", "fragments output", "prediction")
+"""Of what a run hands over."""
+
+
 @dataclass(frozen=True)
 class Output:
     """Something that a run hands over; data only.
 
     Attributes
     ----------
-    name : of its steps
+    name : of its steps, one of `NAMES`
     source : URI of what was made in the work folder
     target : where it goes
     metadata : what it shall say of itself
@@ -49,7 +55,7 @@ class Output:
     source: str
     target: str
     metadata: Metadata
-    work: Path
+    work: Place
     levels: int = 0
     chunk: tuple[int, ...] | None = None
     block: tuple[int, ...] = ()
@@ -64,9 +70,35 @@ class Output:
         """Whether one process has to write it."""
         return parse_uri(self.target).format in ALONE
 
-    def begun(self, step: str) -> Path:
+    def begun(self, step: str) -> Place:
         """Return the mark that what a step's blocks are written into is there."""
         return self.work / f"{step}.begun"
+
+    def claim(self, report: CopyReport | None = None) -> None:
+        """Note that what is, or will be, at the target is of this run; with the report, that it is whole."""
+        made = None if report is None else asdict(report)
+        write_json(_claim(self.work, self.name), {"target": self.target, "report": made})
+
+    def handed_over(self) -> CopyReport | None:
+        """Return what its blocks are, if it has its name already."""
+        claim = _claim(self.work, self.name)
+        said: dict[str, Any] = json.loads(claim.read_text()) if claim.exists() else {}
+        made, staged = said.get("report"), self.staged
+        renamed = self.alone or staged == parse_uri(self.target) or not backend_of(staged).exists(staged)
+        if made is None or said["target"] != self.target or not renamed:
+            return None
+        lists = {name: tuple(made[name]) for name in ("shape", "block", "digests")}
+        return CopyReport(dtype=made["dtype"], verified=made["verified"], **lists)
+
+
+def _claim(work: Place, name: str) -> Place:
+    return work / f"{name}.claim.json"
+
+
+def claimed(work: Place) -> set[str]:
+    """Return the URIs of outputs that unfinished work made, or was making; they are not in its way."""
+    claims = (_claim(work, name) for name in NAMES)
+    return {json.loads(claim.read_text())["target"] for claim in claims if claim.exists()}
 
 
 def output_steps(output: Output) -> Iterator[Step]:
@@ -93,13 +125,19 @@ def output_steps(output: Output) -> Iterator[Step]:
         )
 
 
-def labels_place(target: str, work: Path, block: tuple[int, ...]) -> tuple[Location, tuple[int, ...] | None]:
+def expected_steps(output: Output) -> list[tuple[str, None]]:
+    """Return the names of the steps of `output_steps`, before anything is there to count blocks in."""
+    copied = [] if output.alone or output.chunk is not None else [output.name]
+    return [(name, None) for name in [*copied, *(f"level {number + 1}" for number in range(output.levels))]]
+
+
+def labels_place(target: str, work: Place, block: tuple[int, ...]) -> tuple[Location, tuple[int, ...] | None]:
     """Return where blocks of labels are written, and, if that is what is handed over, the chunks it shall have."""
     place, chunk = parse_uri(target), chunk_of(block)
     fits = all(4 * n >= min(extent, 64) for n, extent in zip(chunk, block))
-    if place.format in ("zarr", "zarr3") and not place.remote:
+    if place.format in ("zarr", "zarr3"):
         return staged_place(place), block  # a shard
-    if place.format in ALONE or place.remote or not fits:
+    if place.format in ALONE or not fits:
         return parse_uri(f"{work}/segmentation.zarr"), None
     return staged_place(place), chunk
 
@@ -112,10 +150,11 @@ def labels_step(job: Job, output: Output) -> Step:
         return mark.exists() and bool(backend_of(job.output).exists(job.output))
 
     def make() -> None:
-        Path(job.output.path).absolute().parent.mkdir(parents=True, exist_ok=True)
         facts = {"shape": job.shape, "dtype": np.dtype(np.uint64), "metadata": output.metadata}
+        if output.chunk is not None:
+            _make_room(output)
         backend_of(job.output).create_volume(job.output, chunk_shape=output.chunk or job.block, **facts).close()
-        mark.touch()
+        write_text(mark, "")
 
     return Step("segmentation", partial(job.boxes, 0), partial(_write_labels, job, output), make, there)
 
@@ -129,9 +168,16 @@ def _write_labels(job: Job, output: Output, box: Box) -> None:
 
 def hand_over(output: Output, *, overwrite: bool) -> CopyReport:
     """Give what was built its name, or write it now where one process has to; return what its blocks are."""
+    known = output.handed_over()
+    if known is not None:
+        return known
     if output.alone:
+        overwrite = overwrite or output.target in claimed(output.work)
+        output.claim()
         with open_volume(output.source) as made:
-            return copy_volume(made, output.target, metadata=output.metadata, overwrite=overwrite)
+            report = copy_volume(made, output.target, metadata=output.metadata, overwrite=overwrite)
+        output.claim(report)
+        return report
     with open_location(output.staged) as volume:
         block = block_that_fits(volume) if output.chunk is None else output.block
         digests = tuple(_digest_of(output, box, volume) for box in grid(Box.of_shape(volume.spatial_shape), block))
@@ -140,6 +186,7 @@ def hand_over(output: Output, *, overwrite: bool) -> CopyReport:
         from neuropil.volume.pyramid import name_levels, plan_pyramid
 
         name_levels(plan_pyramid(output.staged, output.levels))
+    output.claim(report)
     publish(output.staged, parse_uri(output.target))
     return report
 
@@ -153,9 +200,7 @@ def copy_block(output: Output, box: Box) -> None:
 
 
 def _keep_digest(output: Output, box: Box, array: np.ndarray) -> None:
-    path = _digest_file(output, box)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, digest(array))
+    write_text(_digest_file(output, box), digest(array))
 
 
 def _digest_of(output: Output, box: Box, volume: Volume) -> str:
@@ -164,26 +209,32 @@ def _digest_of(output: Output, box: Box, volume: Volume) -> str:
     return path.read_text() if path.exists() else digest(volume.read(box))
 
 
-def _digest_file(output: Output, box: Box) -> Path:
+def _digest_file(output: Output, box: Box) -> Place:
     """Return where the digest of a block is kept until all are there."""
     return output.work / f"{output.name}.digests" / "_".join(map(str, box.start))
 
 
+def _make_room(output: Output) -> None:
+    """Make the folder that it is built in; in a bucket it is built under its name, which is then taken."""
+    if output.staged.remote:
+        output.claim()
+    else:
+        Path(output.staged.path).absolute().parent.mkdir(parents=True, exist_ok=True)
+
+
 def _create(output: Output) -> None:
-    target = parse_uri(output.target)
-    if not target.remote:
-        Path(target.path).absolute().parent.mkdir(parents=True, exist_ok=True)
+    _make_room(output)
     with open_volume(output.source) as made:
         facts = {"shape": made.shape, "dtype": made.dtype, "metadata": output.metadata, "chunk_shape": None}
-        backend_of(target).create_volume(output.staged, **facts).close()
-    output.begun(output.name).touch()
+        backend_of(output.staged).create_volume(output.staged, **facts).close()
+    write_text(output.begun(output.name), "")
 
 
 def _create_level(output: Output, number: int) -> None:
     from neuropil.volume.pyramid import make_level, plan_pyramid
 
     make_level(plan_pyramid(output.staged, output.levels), number)
-    output.begun(f"level {number}").touch()
+    write_text(output.begun(f"level {number}"), "")
 
 
 def _is_made(output: Output, step: str) -> bool:

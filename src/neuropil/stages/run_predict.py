@@ -7,21 +7,18 @@ lie where they lie in the whole, so the result is that of `neuropil predict`. A 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise
 from math import ceil, prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuropil.errors import InputError
-from neuropil.files import write_json
+from neuropil.files import Place, write_json, write_text
 from neuropil.geometry import Box, grid
 from neuropil.stages import predict
 from neuropil.stages.common import fingerprint, finite
@@ -64,7 +61,7 @@ class Prediction:
     digest: str
     origin: Extent
     shape: Extent
-    work: Path
+    work: Place
     block: Extent
     tiles: tuple[TilePlan, ...] = ()
     column: Extent = ()
@@ -88,7 +85,7 @@ class Prediction:
         return tuple(max(1, n // t) * t for n, t in zip(self.block, self.tiles[index].tile))
 
 
-def plan_prediction(config: Config, box: Box, work: Path, *, workers: int, memory: float) -> Prediction:
+def plan_prediction(config: Config, box: Box, work: Place, *, workers: int, memory: float) -> Prediction:
     """Check the model, and settle tiles and blocks; those of unfinished work stay.
 
     Parameters
@@ -164,21 +161,25 @@ def _column(
     return column
 
 
-def prediction_steps(made: Prediction) -> Iterator[Step]:
-    """Yield the steps one after the other; the last one makes `made.output`."""
-    counted = partial(_grid, made, _counted(made))
-    yield Step("sections", counted, partial(measure_sections, made))
-    _join_sections(made)
+def prediction_steps(made: Prediction) -> list[Step]:
+    """Return the steps in their order; the last one makes `made.output`."""
+    steps = [Step("sections", partial(_grid, made, _counted(made)), partial(measure_sections, made))]
     if not made.tiles:
-        yield _writing(made, "predict", partial(predict_column, made), made.output, made.column, made.block)
+        steps.append(_writing(made, "predict", partial(predict_column, made), made.output, made.column, made.block))
     for index in range(len(made.tiles)):
         work, group = partial(predict_tiles, made, index=index), made.group(index)
-        yield _writing(made, f"predict {index + 1}", work, made.map(index), group, group)
+        steps.append(_writing(made, f"predict {index + 1}", work, made.map(index), group, group))
+    return steps
 
 
 def _writing(made: Prediction, name: str, work: Callable[[Box], None], uri: str, size: Extent, chunk: Extent) -> Step:
     """Return a step whose blocks are written into a volume of its own."""
-    return Step(name, partial(_grid, made, size), work, partial(_create, made, uri, chunk), Path(uri).exists)
+    return Step(name, partial(_grid, made, size), work, partial(_create, made, uri, chunk), _mark(made, uri).exists)
+
+
+def _mark(made: Prediction, uri: str) -> Place:
+    """Where it is marked that a volume was made, and may be written into."""
+    return made.work / f"{uri.rpartition('/')[2]}.begun"
 
 
 def _grid(made: Prediction, size: Extent) -> list[Box]:
@@ -204,7 +205,7 @@ def measure_sections(made: Prediction, box: Box) -> None:
         save(_facts(made, box), vars(SectionStatistics.of(part.__getitem__, len(part))))
 
 
-def _facts(made: Prediction, box: Box) -> Path:
+def _facts(made: Prediction, box: Box) -> Place:
     return made.work / "sections" / f"{'_'.join(map(str, box.start))}.npz"
 
 
@@ -228,7 +229,8 @@ def _join_sections(made: Prediction) -> None:
 
 
 def _create(made: Prediction, uri: str, chunk: Extent) -> None:
-    """Make the volume that a step writes into; blocks are whole chunks of it."""
+    """Make the volume that a step writes into; blocks are whole chunks of it. Sections are measured by then."""
+    _join_sections(made)
     unet = _model(made).unet
     if unet is not None:
         offsets = [unet.architecture.offsets[channel] for channel in wanted_channels(made.config, unet)]
@@ -237,10 +239,8 @@ def _create(made: Prediction, uri: str, chunk: Extent) -> None:
         facts = {"shape": made.shape, "kind": "boundary"}
     final = uri == made.output
     stored = {"dtype": np.uint8, "scale": 1 / 255} if final else {"dtype": np.float32}
-    part = Path(f"{uri}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    create_volume(f"zarr3://{part}", chunk_shape=chunk, **facts, **stored).close()
-    os.replace(part, uri)
+    create_volume(uri, overwrite=True, chunk_shape=chunk, **facts, **stored).close()
+    write_text(_mark(made, uri), "")
 
 
 def predict_tiles(made: Prediction, box: Box, *, index: int) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from neuropil.errors import InputError
 from neuropil.geometry import Box
 from neuropil.segmentation.affinities import NEAREST, Rule, affinities_from_boundary_map
-from neuropil.segmentation.affinity_moves import known_values, with_offsets
+from neuropil.segmentation.affinity_moves import channels_of, known_values, with_offsets
 from neuropil.segmentation.contacts_blocks import STEPS
 from neuropil.stages.affinities import check_affinity_volume, read_affinities
 from neuropil.stages.common import check_boundary_volume, read_boundary
@@ -36,12 +36,18 @@ class LinkSource:
 
     def nearest(self, region: Box) -> NDArray[Any]:
         """Read the nearest links (3, z, y, x) of a region; those that leave it are 0."""
-        place = region.shift(self.origin)
+        boundary = self.boundary(region)
+        if boundary is not None:
+            return affinities_from_boundary_map(boundary, per_section=self.per_section, rule=self.rule)
         with open_volume(self.uri) as volume:
-            if len(volume.shape) == 4:
-                return known_values(with_offsets(read_affinities(volume, place), NEAREST))
-            boundary = read_boundary(volume, place)
-        return affinities_from_boundary_map(boundary, per_section=self.per_section, rule=self.rule)
+            channels = channels_of(volume.metadata.offsets or (), NEAREST)
+            affinities = read_affinities(volume, region.shift(self.origin), channels)
+        return known_values(with_offsets(affinities, NEAREST))
+
+    def boundary(self, region: Box) -> NDArray[Any] | None:
+        """Read a region of the boundary map; None if it is affinities."""
+        with open_volume(self.uri) as volume:
+            return None if len(volume.shape) == 4 else read_boundary(volume, region.shift(self.origin))
 
 
 def steps_of(volume: Volume) -> int:
@@ -49,13 +55,14 @@ def steps_of(volume: Volume) -> int:
 
     Raises
     ------
-    InputError : neither affinities nor a boundary map, or bytes whose scale is not recorded, which a single block
-        cannot tell
+    InputError : neither affinities of nearest links nor a boundary map, or bytes whose scale is not recorded, which
+        a single block cannot tell
     """
     if len(volume.shape) == 3:
         check_boundary_volume(volume)
         return STEPS
     check_affinity_volume(volume)
+    channels_of(volume.metadata.offsets or (), NEAREST)
     scale = volume.metadata.scale
     if volume.dtype == np.uint8 and scale is None:
         raise InputError(

@@ -1,4 +1,5 @@
-"""The steps of `neuropil run`, each for one box: read from the work folder, call array functions, write back.
+"""The steps of `neuropil run` from links to merges of means, each for one box: read from the work folder, call array
+functions, write back.
 
 Only the first and the last step look at voxels. A block has labels of its own, 0 ... n, and a list of what they are
 called in the volume; contacts lie between labels. So what blocks say to each other are lists, and a block brings its
@@ -34,7 +35,9 @@ from neuropil.stages.run_files import (
     Job,
     called,
     load,
+    load_array,
     load_shelf,
+    map_array,
     rename,
     save,
     save_array,
@@ -44,26 +47,31 @@ from neuropil.stages.run_files import (
 from neuropil.volume import open_volume
 from neuropil.volume.volume import open_location
 
-_CONTACTS = {"u": np.uint32, "v": np.uint32, "total": np.int64, "count": np.uint32, "largest": np.int32}
+_CONTACTS = {"u": np.uint32, "v": np.uint32, "total": np.int64, "count": np.uint32, "largest": np.float32}
 
 
 def fragments(job: Job, box: Box) -> None:
     """Label a block's basins, and gather what else there is to know of its voxels."""
     region = box.grow((HALO,) * 3).clip(job.whole)
-    affinities = _nearest(job, region)
+    affinities = nearest(job, region)
     made = block_fragments(affinities, region, box, job.shape, low=job.low, high=job.high)
     save(job.file("plateaus", box), {"places": made.open.places, "bits": made.open.bits})
     save_array(job.array("ids", box), made.ids)
     affinities = affinities[(slice(None), *box.shift([-n for n in region.start]).slices)]
-    sides: Arrays = {"sizes": np.bincount(made.labels.reshape(-1).view(np.int64), minlength=made.ids.size)}
-    for axis in range(3):
-        for name, place in (("low", 0), ("high", -1)):
-            sides[f"{name}{axis}"] = _plane(made.labels, axis, place).astype(np.uint32)
-            sides[f"{name}_bits{axis}"] = _plane(made.bits, axis, place)
-        sides[f"links{axis}"] = _plane(affinities[axis], axis, 0)
-    save(job.file("sides", box), sides)
+    links = {f"links{axis}": _plane(affinities[axis], axis, 0) for axis in range(3)}
+    save(job.file("sides", box), sides_of(made.labels, made.bits, made.ids.size) | links)
     save_array(job.array("fragments", box), made.labels.astype(np.uint32))
     save(job.file("contacts", box), _packed(inner_contacts(made.labels, affinities)))
+
+
+def sides_of(labels: NDArray[np.uint64], bits: NDArray[np.uint8], count: int) -> Arrays:
+    """Return the voxels of each of a block's labels, and labels and links in the planes at its faces."""
+    sides: Arrays = {"sizes": np.bincount(labels.reshape(-1).view(np.int64), minlength=count)}
+    for axis in range(3):
+        for name, place in (("low", 0), ("high", -1)):
+            sides[f"{name}{axis}"] = _plane(labels, axis, place).astype(np.uint32)
+            sides[f"{name}_bits{axis}"] = _plane(bits, axis, place)
+    return sides
 
 
 def plateaus(job: Job, box: Box, level: int) -> None:
@@ -81,11 +89,11 @@ def plateaus(job: Job, box: Box, level: int) -> None:
 def faces(job: Job, box: Box) -> None:
     """Find what divided plateaus join in a block, and what links join and touch across the faces in front of it."""
     settled = _settled(job, box)
-    labels, ids = np.load(job.array("fragments", box), mmap_mode="r"), np.load(job.array("ids", box))
+    labels, ids = map_array(job.array("fragments", box)), load_array(job.array("ids", box))
     save_table(job.array("join_names", box), *join_pairs([ids[inner_pairs(labels, settled, box, job.shape)]]))
     own = load(job.file("sides", box))
     known: Arrays = {}
-    contacts, count = [BlockContacts.united([])], ids.size
+    found, count = [BlockContacts.united([])], ids.size
     for axis in range(3):
         known[f"pairs{axis}"], known[f"before{axis}"] = np.empty((0, 2), np.uint64), np.empty(0, np.uint64)
         if box.start[axis] == 0:
@@ -96,15 +104,15 @@ def faces(job: Job, box: Box) -> None:
         bits = settle(own[f"low_bits{axis}"], _slab(box, axis, 0), job.shape, settled)
         beyond = settle(other[f"high_bits{axis}"], _slab(front, axis, -1), job.shape, _settled(job, front))
         pairs = face_pairs((there, beyond), (here, bits), axis)
-        names = np.load(job.array("ids", front), mmap_mode="r")
+        names = map_array(job.array("ids", front))
         known[f"pairs{axis}"] = np.stack([names[pairs[:, 0]], ids[pairs[:, 1]]], 1)
         touching = _present(there, names.size)
         known[f"before{axis}"] = names[touching]
         own_labels = np.zeros(names.size, np.int64)  # labels in front of the block continue its own
         own_labels[touching] = count + np.arange(touching.size)
         count += touching.size
-        contacts.append(face_contacts(here, own_labels[there], own[f"links{axis}"]))
-    save(job.file("faces", box), known | _packed(BlockContacts.united(contacts)))
+        found.append(face_contacts(here, own_labels[there], own[f"links{axis}"]))
+    save(job.file("faces", box), known | _packed(BlockContacts.united(found)))
 
 
 def join(job: Job, box: Box, level: int) -> None:
@@ -126,7 +134,18 @@ def join(job: Job, box: Box, level: int) -> None:
 
 def link_block(job: Job, box: Box) -> None:
     """Merge small fragments of a block, as far as it can tell."""
-    ids, sides = np.load(job.array("ids", box)), load(job.file("sides", box))
+    names, sizes = joined(job, box)
+    u, v, affinity = contacts(job, box, "u", "v", "largest")
+    strong = (affinity > 0) & (job.size_rule(affinity.astype(np.float64)) > 0)  # others merge nothing
+    link(job, box, PartLinks.of(names, sizes, u[strong], v[strong], affinity[strong]))
+
+
+def joined(job: Job, box: Box) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Return what a block's labels, and those before it, are called after all joins, and their voxels in the block.
+
+    What lies at its faces is kept.
+    """
+    ids, sides = load_array(job.array("ids", box)), load(job.file("sides", box))
     names = [called(job, "join", box, ids)]
     at_faces: Arrays = {}
     for axis in range(3):
@@ -137,25 +156,23 @@ def link_block(job: Job, box: Box) -> None:
             at_faces[f"{side}{axis}"] = np.unique(names[0][_present(sides[f"{side}{axis}"], ids.size)])
     every = np.concatenate(names)
     save_array(job.array("names", box), every)
-    u, v, largest = _contacts(job, box, "u", "v", "largest")
-    affinity = (largest / job.unit).astype(np.float32)
-    strong = (affinity > 0) & (job.size_rule(affinity.astype(np.float64)) > 0)  # others merge nothing
     sizes = np.zeros(every.size, np.int64)
     sizes[: ids.size] = sides["sizes"]
     save(job.file("at_faces", box), at_faces)
-    _link(job, box, PartLinks.of(every, sizes, u[strong], v[strong], affinity[strong]))
+    return every, sizes
 
 
 def link_group(job: Job, box: Box, level: int) -> None:
     """Merge small fragments across what lies between the parts of a box."""
     names = PartLinks.__dataclass_fields__
     parts = [PartLinks(**load(job.file("linkage", part), names)) for part in job.parts(box, level)]
-    _link(job, box, PartLinks.united(parts))
+    link(job, box, PartLinks.united(parts))
 
 
-def _link(job: Job, box: Box, known: PartLinks) -> None:
+def link(job: Job, box: Box, known: PartLinks) -> None:
+    """Merge what a box can tell, and give all that nothing more can happen to its final name, or 0 if it is dust."""
     # What is frozen keeps its name, so names at outer faces are still those of fragments.
-    made = link_part(known, _at_outer_faces(job, "at_faces", box), job.size_rule)
+    made = link_part(known, at_outer_faces(job, "at_faces", box), job.size_rule)
     kept = made.sizes >= job.dust
     gone = made.closed[~kept]
     at = find_ids(np.sort(gone), made.names)
@@ -165,20 +182,25 @@ def _link(job: Job, box: Box, known: PartLinks) -> None:
 
 def merge_block(job: Job, box: Box) -> None:
     """Agglomerate a block's segments, as far as it can tell."""
-    names = called(job, "linkage", box, np.load(job.array("names", box)))
-    save_array(job.array("nodes", box), names[: np.load(job.array("ids", box), mmap_mode="r").size])
-    at_faces = load(job.file("at_faces", box))
-    save(
-        job.file("nodes_at_faces", box),
-        {name: np.unique(called(job, "linkage", box, ids)) for name, ids in at_faces.items()},
-    )
+    keep_faces(job, box)
     _merge(job, box, contacts_of_nodes(job, box))
 
 
+def keep_faces(job: Job, box: Box) -> None:
+    """Keep which nodes, that is what linkage left, lie at a block's faces."""
+    at_faces = load(job.file("at_faces", box))
+    nodes = {name: np.unique(called(job, "linkage", box, ids)) for name, ids in at_faces.items()}
+    save(job.file("nodes_at_faces", box), nodes)
+
+
+def nodes_of(job: Job, box: Box) -> NDArray[np.uint64]:
+    """Return the nodes of a block's labels, and of those before it."""
+    return called(job, "linkage", box, load_array(job.array("names", box)))
+
+
 def contacts_of_nodes(job: Job, box: Box) -> PartEdges:
-    """Return the contacts of a block's links between what linkage left."""
-    names = called(job, "linkage", box, np.load(job.array("names", box)))
-    return PartEdges.of_labels(names, *_contacts(job, box, "u", "v", "total", "count"))
+    """Return the contacts of a block's links between nodes."""
+    return PartEdges.of_labels(nodes_of(job, box), *contacts(job, box, "u", "v", "total", "count"))
 
 
 def merge_group(job: Job, box: Box, level: int) -> None:
@@ -189,20 +211,20 @@ def merge_group(job: Job, box: Box, level: int) -> None:
 
 
 def _merge(job: Job, box: Box, known: PartEdges) -> None:
-    merges, left = agglomerate_part(known, _at_outer_faces(job, "nodes_at_faces", box))
+    merges, left = agglomerate_part(known, at_outer_faces(job, "nodes_at_faces", box))
     save(job.file("agglomeration", box), vars(merges) | {f"left_{name}": value for name, value in vars(left).items()})
 
 
 def write(job: Job, box: Box) -> NDArray[np.uint64]:
     """Write a block of the segmentation, and return it."""
-    names = rename(np.load(job.array("nodes", box)), job.table("segments"))
-    labels: NDArray[np.uint64] = names[np.load(job.array("fragments", box))]
+    names = rename(nodes_of(job, box), job.table("segments"))
+    labels: NDArray[np.uint64] = names[load_array(job.array("fragments", box))]
     with open_location(job.output, writable=True) as volume:
         volume.write(box, labels)
     return labels
 
 
-def _at_outer_faces(job: Job, name: str, box: Box) -> NDArray[np.uint64]:
+def at_outer_faces(job: Job, name: str, box: Box) -> NDArray[np.uint64]:
     """Return the ids in a box, and just before it, that may go on beyond it."""
     found = [np.empty(0, np.uint64)]
     for block in job.parts(box, 1):
@@ -217,29 +239,28 @@ def _at_outer_faces(job: Job, name: str, box: Box) -> NDArray[np.uint64]:
     return np.concatenate(found)
 
 
-def _nearest(job: Job, region: Box) -> NDArray[np.float32] | NDArray[np.uint8]:
-    """Read the affinities of nearest links."""
+def nearest(job: Job, region: Box) -> NDArray[np.float32] | NDArray[np.uint8]:
+    """Read the affinities of nearest links; those of masked voxels are 0."""
     links = job.source.nearest(region)
     if job.mask is None:
         return links
     links = links.copy()
-    cut_masked(links, _masked(job, region))
+    cut_masked(links, masked(job, region))
     return links
 
 
-def _masked(job: Job, region: Box) -> NDArray[np.bool_]:
+def masked(job: Job, region: Box) -> NDArray[np.bool_]:
     """Tell which voxels are masked in more sections on end than the network bridges."""
     wide = region.grow((job.bridge, 0, 0)).clip(job.whole)
     with open_volume(job.mask or "") as volume:
-        masked = volume.read(wide.shift(job.mask_origin)) != 0
-    return long_runs(masked, job.bridge)[region.shift([-n for n in wide.start]).slices]
+        found = volume.read(wide.shift(job.mask_origin)) != 0
+    return long_runs(found, job.bridge)[region.shift([-n for n in wide.start]).slices]
 
 
 def _settled(job: Job, block: Box) -> Plateaus:
     """Read how the plateaus that a block shares were divided."""
     found = [np.empty(0, np.int64)]
-    for level in range(1, job.top + 1):
-        box = job.above(block, level)
+    for box in job.around(block)[1:]:
         along = [-(-n // k) for n, k in zip(box.shape, job.block)]
         at = [(a - b) // k for a, b, k in zip(block.start, box.start, job.block)]
         shelf = int(np.ravel_multi_index(at, along))
@@ -248,12 +269,12 @@ def _settled(job: Job, block: Box) -> Plateaus:
     return Plateaus(values >> 8, (values & 255).astype(np.uint8))
 
 
-def _packed(contacts: BlockContacts) -> Arrays:
+def _packed(found: BlockContacts) -> Arrays:
     """Return contacts between labels in as few bytes as they need."""
-    return {name: getattr(contacts, name).astype(dtype) for name, dtype in _CONTACTS.items()}
+    return {name: getattr(found, name).astype(dtype) for name, dtype in _CONTACTS.items()}
 
 
-def _contacts(job: Job, box: Box, *names: str) -> list[NDArray[Any]]:
+def contacts(job: Job, box: Box, *names: str) -> list[NDArray[Any]]:
     """Read what is known of the contacts of a block, within it and across the faces in front of it."""
     parts = [load(job.file(step, box), names) for step in ("contacts", "faces")]
     return [np.concatenate([part[name] for part in parts]) for name in names]

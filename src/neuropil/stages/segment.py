@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from neuropil.config import Sections, StageConfig, Triple
+from neuropil.config import Sections, Triple
 from neuropil.errors import ConfigError, InputError
 from neuropil.files import replacing, write_json
 from neuropil.geometry import Box
@@ -22,10 +22,10 @@ from neuropil.labels import relabel
 from neuropil.machine import cores
 from neuropil.segmentation.affinities import NEAREST, Affinities, Rule, affinities_from_boundary_map
 from neuropil.segmentation.affinity_moves import known_values, with_offsets
-from neuropil.segmentation.components import components_of_map
+from neuropil.segmentation.components import components_of_affinities, components_of_map
 from neuropil.segmentation.contacts import region_contacts
-from neuropil.segmentation.decoding import Decoder, Method, decode
-from neuropil.segmentation.linkage import cut
+from neuropil.segmentation.decoding import Decoder, decode
+from neuropil.segmentation.linkage import cut, without_dust
 from neuropil.segmentation.seeded import seeded_watershed
 from neuropil.segmentation.segment import WatershedSegmentation
 from neuropil.segmentation.splitting import FragmentGraph
@@ -41,6 +41,7 @@ from neuropil.stages.common import (
     write_volume,
 )
 from neuropil.stages.fragment_graph import save_graph
+from neuropil.stages.methods import Method, MethodConfig
 from neuropil.stages.record import made
 from neuropil.volume import open_volume
 
@@ -54,25 +55,30 @@ EXAMPLES = [
 POSITIONAL = ()
 
 
-class Config(StageConfig):
+class Config(MethodConfig):
     """Fields of [segment]."""
 
     input: str = Field(description="URI of a boundary map, or of affinities")
     output: str = Field(description="URI of the segmentation to write (uint64)")
     fragments: str | None = Field(None, description="URI; also write the fragments, which neuropil view corrects by")
     sections: Sections | None = Field(None, description="only these sections")
-    method: Literal["components", Method, "seeded"] = Field(
-        "watershed", description="decoder; watershed and size are the same"
-    )
+    method: Method = Field("watershed", description="decoder; watershed and size are the same")
     seeds: str | None = Field(None, description="URI of labels; method seeded: every voxel goes to one of these")
     per_section: bool = Field(True, description="segment every section by itself")
-    threshold: float = Field(0.5, ge=0, le=1, description="components: interior is where P(boundary) is below")
+    threshold: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="components: interior is where P(boundary) is below; affinities at or above it join",
+    )
     rule: Rule = Field("interior", description="how two voxels of a map make a link")
     low: float = Field(0.3, description="watershed: links at or below this affinity do not count")
     high: float = Field(0.999, description="watershed: links at or above this affinity always join")
     size: float = Field(256, ge=0, description="fragments below this many voxels are merged ...")
     size_threshold: float = Field(0.3, description="... with a neighbour linked at this affinity or above")
-    dust: float = Field(256, ge=0, description="segments below this many voxels become background")
+    dust: float = Field(
+        256, ge=0, description="segments below this many voxels become background; components: none unless given"
+    )
     quantile: float = Field(0.75, ge=0, le=1, description="method quantile: of the affinities over a contact")
     strides: Triple = Field((1, 1, 1), description="method mutex: repulsive links are used on this grid only, z,y,x")
     merge_threshold: float | None = Field(
@@ -99,13 +105,9 @@ def run(config: Config) -> StageResult:
     with open_volume(config.input) as volume:
         box = section_box(volume, config.sections)
         place = placed(volume, box)
-        if len(volume.shape) == 4 and config.method == "components":
-            raise ConfigError(
-                f"method 'components' needs a boundary map; {config.input} holds affinities {volume.shape}"
-            )
         source = read_affinities(volume, box) if len(volume.shape) == 4 else read_boundary(volume, box)
-    if config.method == "components" and not isinstance(source, Affinities):
-        labels = components_of_map(source, config.threshold, per_section=config.per_section)
+    if config.method == "components":
+        labels = without_dust(_components(source, config), config.dust)
     elif config.seeds is not None:
         links = known_values(with_offsets(links_of(source, config.per_section, config.rule), NEAREST))
         labels = seeded_watershed(links, _read_seeds(config.seeds, links.shape[1:], box), low=config.low)
@@ -132,6 +134,14 @@ def _read_seeds(uri: str, shape: tuple[int, ...], box: Box) -> NDArray[Any]:
         if len(volume.shape) != 3 or not Box.of_shape(volume.shape).contains(box):
             raise InputError(f"seeds must have the shape of the input; {uri} has {volume.shape}")
         return volume.read(box)
+
+
+def _components(source: Affinities | NDArray[Any], config: Config) -> NDArray[np.uint64]:
+    """Label connected components."""
+    if not isinstance(source, Affinities):
+        return components_of_map(source, config.threshold, per_section=config.per_section)
+    links = known_values(with_offsets(source, NEAREST))
+    return components_of_affinities(links, config.threshold, threads=config.threads or cores())
 
 
 def links_of(source: Affinities | NDArray[Any], per_section: bool, rule: Rule = "interior") -> Affinities:

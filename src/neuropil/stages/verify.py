@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from neuropil.blockwise import unfinished_blocks
+from neuropil.blockwise import is_unfinished, unfinished_blocks
 from neuropil.config import StageConfig
 from neuropil.errors import NeuropilError, VolumeError
 from neuropil.geometry import Box, grid
 from neuropil.progress import track
 from neuropil.stages import StageResult
 from neuropil.stages.checks import Check, checked, report
-from neuropil.stages.common import fingerprint, sidecar, versions
+from neuropil.stages.common import fingerprint, sidecar, versions, work_folder
 from neuropil.stages.record import identity
+from neuropil.stages.run_output import claimed
 from neuropil.volume import Volume, exists, open_volume
 from neuropil.volume.copying import block_that_fits, digest
 
@@ -46,13 +47,14 @@ class Config(StageConfig):
 
 def run(config: Config) -> StageResult:
     """Check one output."""
-    unfinished = sidecar(config.output, "unfinished")
-    if unfinished.is_dir() and not exists(config.output):
+    unfinished = work_folder(config.output)
+    begun = is_unfinished(unfinished)
+    if begun and (config.output in claimed(unfinished) or not exists(config.output)):
         done = unfinished_blocks(unfinished)
         advice = "give the same command again, it continues; --fresh starts over"
         return report(config.output, [Check("output", "broken", f"not finished, {done} blocks are done", advice)])
     checks = []
-    if unfinished.is_dir():
+    if begun:
         advice = f"another command for this output was stopped: finish it, or remove {unfinished}"
         checks.append(Check("unfinished", "warning", f"{unfinished_blocks(unfinished)} blocks of it are done", advice))
     record, said = read_record(config.output)
@@ -171,9 +173,10 @@ def weight_checks(record: dict[str, Any]) -> Iterator[Check]:
 
 
 def tree_checks(uri: str, record: dict[str, Any]) -> Iterator[Check]:
-    """Look whether the merge tree that `run` leaves beside its output is whole."""
+    """Look whether the merge tree that `run` leaves beside its output, but for components, is whole."""
     path = sidecar(uri, "tree.npz")
-    if not path.exists() and record.get("command") != "run":
+    config = record.get("config") or {}
+    if not path.exists() and (record.get("command") != "run" or config.get("method") == "components"):
         return
     yield checked("merge tree", lambda: _tree(path), AGAIN)
 

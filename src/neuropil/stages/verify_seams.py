@@ -1,6 +1,7 @@
 """neuropil verify-seams: does a crop of your own data come out of blocks as it does whole?
 
-With affinities, a crop is segmented twice, by `neuropil run` in blocks and in one piece, and compared voxel by voxel.
+A crop of affinities or of a boundary map is segmented twice, by `neuropil run` in blocks and by `neuropil segment` in
+one piece, and compared voxel by voxel.
 Of either result, and of any segmentation that another program made in blocks, the seam statistic says whether labels
 change more often at the faces of blocks than elsewhere.
 """
@@ -15,36 +16,42 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from neuropil.config import Sections, StageConfig, Triple
+from neuropil.config import Sections, Triple
 from neuropil.errors import ConfigError, InputError, NeuropilError
 from neuropil.geometry import Box
-from neuropil.machine import cores
 from neuropil.metrics.seams import Seam, seams
-from neuropil.segmentation.decoding import Decoder, decode
 from neuropil.stages import StageResult
 from neuropil.stages import run as blocks
-from neuropil.stages.affinities import check_affinity_volume, read_affinities, write_affinities
-from neuropil.stages.common import placed
+from neuropil.stages import segment as whole
+from neuropil.stages.affinities import read_affinities, write_affinities
+from neuropil.stages.common import placed, read_boundary, write_volume
+from neuropil.stages.methods import Method, MethodConfig
 from neuropil.volume import Volume, open_volume
 
 EXAMPLES = [
     "neuropil verify-seams --input affinities.zarr --block 16,128,128 --merge-threshold 0.6",
     "neuropil verify-seams --input affinities.zarr --sections 20:60 --rows 0:300 --columns 0:300 --block 16,100,100",
+    "neuropil verify-seams --input boundary.h5:map --block 16,100,100 --method components --threshold 0.4",
     "neuropil verify-seams --segmentation theirs.zarr --block 64,512,512",
 ]
 POSITIONAL = ()
+SHARED = ("method", "per_section", "threshold", "low", "high", "size", "size_threshold", "dust", "merge_threshold")
+"""Fields of run and of segment."""
 
 
-class Config(StageConfig):
+class Config(MethodConfig):
     """Fields of [verify-seams]."""
 
-    input: str | None = Field(None, description="URI of affinities, to be segmented in blocks and whole")
+    input: str | None = Field(None, description="URI of affinities or a boundary map; segmented in blocks and whole")
     segmentation: str | None = Field(None, description="URI of a segmentation that was made in blocks, to be looked at")
     block: Triple = Field(description="voxels z,y,x of a block")
     sections: Sections | None = Field(None, description="crop; all if not given, as for rows and columns")
     rows: Sections | None = Field(None, description="crop in y")
     columns: Sections | None = Field(None, description="crop in x")
-    low: float = Field(0.3, description="this and what follows as for run")
+    method: Method = Field("mean", description="this and what follows as for run")
+    per_section: bool = Field(True, description="as for run")
+    threshold: float = Field(0.5, ge=0, le=1, description="as for run")
+    low: float = Field(0.3, description="as for run")
     high: float = Field(0.999, description="as for run")
     size: float = Field(256, ge=0, description="as for run")
     size_threshold: float = Field(0.3, description="as for run")
@@ -61,8 +68,8 @@ def run(config: Config) -> StageResult:
             box = _crop(config, volume)
             found = seams(volume.read(box), config.block, box.start)
         return StageResult("\n".join(_lines(found)), {"seams": [asdict(one) for one in found]})
-    labels, whole = _both(config, config.input or "")
-    differ = int(np.count_nonzero(labels != whole))
+    labels, expected = _both(config, config.input or "")
+    differ = int(np.count_nonzero(labels != expected))
     found = seams(labels, config.block)
     data = {"voxels": labels.size, "differ": differ, "seams": [asdict(one) for one in found]}
     if differ:
@@ -76,19 +83,22 @@ def run(config: Config) -> StageResult:
 
 def _both(config: Config, uri: str) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """Segment a crop in blocks and whole."""
-    with open_volume(uri) as volume:
-        check_affinity_volume(volume)
-        box = _crop(config, volume)
-        links, place = read_affinities(volume, box), placed(volume, box)
-    names = ("low", "high", "size", "size_threshold", "dust", "merge_threshold")
-    how: dict[str, Any] = {name: getattr(config, name) for name in names}
-    whole = decode(links, Decoder("mean", **how), threads=cores()).segmentation
+    how: dict[str, Any] = {name: getattr(config, name) for name in SHARED}
     with tempfile.TemporaryDirectory() as folder:
-        crop, output = f"{folder}/crop.zarr", f"{folder}/labels.zarr"
-        write_affinities(crop, links, place=place, overwrite=False)
-        blocks.run(blocks.Config(input=crop, output=output, block=config.block, executor="serial", **how))
-        with open_volume(output) as made:
-            return made.read(), whole
+        crop, one, other = (f"{folder}/{name}.zarr" for name in ("crop", "blocks", "whole"))
+        with open_volume(uri) as volume:
+            box = _crop(config, volume)
+            facts: dict[str, Any] = {"place": placed(volume, box), "overwrite": False}
+            if len(volume.shape) == 4:
+                write_affinities(crop, read_affinities(volume, box), **facts)
+            else:
+                boundary = read_boundary(volume, box)
+                scale = 1 / 255 if boundary.dtype == np.uint8 else None
+                write_volume(crop, boundary, kind="boundary", scale=scale, **facts)
+        blocks.run(blocks.Config(input=crop, output=one, block=config.block, executor="serial", **how))
+        whole.run(whole.Config(input=crop, output=other, **how))
+        with open_volume(one) as made, open_volume(other) as expected:
+            return made.read(), expected.read()
 
 
 def _crop(config: Config, volume: Volume) -> Box:

@@ -20,6 +20,7 @@ import numpy as np
 
 from neuropil.errors import InputError, NeuropilError, StorageFull, VolumeError, VolumeNotFound
 from neuropil.geometry import Box
+from neuropil.reads import note
 from neuropil.volume.metadata import Metadata
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -63,6 +64,7 @@ class VolumeBase:
         box = self._checked(box)
         if channels is not None and len(self.shape) != 4:
             raise InputError(f"channels are for volumes (c, z, y, x); {self.uri} has shape {self.shape}")
+        note(self.uri, box.start, box.stop)
         with storage_errors(self.uri, "read"):
             array = self._read(box) if channels is None else self._read_channels(box, channels)
         if array.dtype != self.dtype or not array.flags.c_contiguous or not array.flags.owndata:

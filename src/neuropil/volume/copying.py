@@ -110,6 +110,8 @@ def check_target(target: Location) -> None:
     InputError
     """
     refuse_data_uri(target)
+    if target.path.startswith(("http://", "https://")):
+        raise InputError(f"output {target.uri} is on a web server, which can only be read; give a bucket or a path")
     backend = backend_of(target)
     if hasattr(backend, "check_replaceable"):
         backend.check_replaceable(target)

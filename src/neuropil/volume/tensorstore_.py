@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -153,8 +154,30 @@ def kvstore_of(location: Location, dataset: str = "") -> dict[str, Any]:
         return {"driver": "file", "path": os.path.abspath(path) + "/"}
     if scheme in ("http", "https"):
         return {"driver": "http", "base_url": path}
-    bucket, _, inner = rest.partition("/")
-    return {"driver": {"gs": "gcs", "s3": "s3"}[scheme], "bucket": bucket, "path": inner}
+    name, _, inner = rest.partition("/")
+    return {**_bucket_spec(scheme, name), "path": inner}
+
+
+def _bucket_spec(scheme: str, name: str) -> dict[str, Any]:
+    """Return the spec of a bucket; that of S3 may be on a server of one's own, as Amazon's tools are told, too."""
+    if scheme in ("http", "https"):
+        return {"driver": "http", "base_url": f"{scheme}://{name}"}
+    if scheme == "gs":
+        return {"driver": "gcs", "bucket": name}
+    spec: dict[str, Any] = {"driver": "s3", "bucket": name}
+    told = {"endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "aws_region": ("AWS_REGION", "AWS_DEFAULT_REGION")}
+    for field, variables in told.items():
+        if values := [os.environ[one] for one in variables if os.environ.get(one)]:
+            spec[field] = values[0]
+    if os.environ.get("AWS_ACCESS_KEY_ID"):
+        spec["aws_credentials"] = {"type": "environment"}  # else files are looked for first, and missed on stderr
+    return spec
+
+
+@lru_cache
+def bucket(scheme: str, name: str) -> Any:
+    """Return the `tensorstore.KvStore` of a whole bucket."""
+    return ts.KvStore.open(_bucket_spec(scheme, name), context=CONTEXT).result()
 
 
 def root_of(location: Location) -> Any:
