@@ -6,12 +6,12 @@ The plain port is conv3d and max_pool3d, dilated, as most would write it, in a p
 "kept" is the same port in this process, which keeps freed memory from step to step as neuropil does. All run the same
 shapes and take turns; figures are medians. kvoxel/s counts output voxels. GFLOP/s counts the minimal algorithm (each
 feature voxel of the patch once, a training step three times); the peak is a 3x3 convolution of 64 maps of the same
-precision, measured in the same run. MB is what the process holds at its worst beyond what it held before (0: of another
-process). All is hours on two cores; `--nets vd2d,n726-16` is only those. `--slab` instead predicts 10 sections of
-1024x1024 with the recursive pair as a user would, under limits of 4 and 16 GB, and projects 100 sections. `--compiled`
-instead compares prediction with what torch.compile (which needs a C++ compiler) and, where it is installed, OpenVINO
-make of the plain port. `--memory` instead compares the memory that is foreseen for tiles with what a process takes.
-`--threads` instead compares one thread with two, four and so on up to all cores.
+precision, whose median is taken in the same turns. MB is what the process holds at its worst beyond what it held before
+(0: of another process). All is hours on two cores; `--nets vd2d,n726-16` is only those. `--slab` instead predicts 10
+sections of 1024x1024 with the recursive pair as a user would, under limits of 4 and 16 GB, and projects 100 sections.
+`--compiled` instead compares prediction with what torch.compile (which needs a C++ compiler) and, where it is
+installed, OpenVINO make of the plain port. `--memory` instead compares the memory that is foreseen for tiles with what
+a process takes. `--threads` instead compares one thread with two, four and so on up to all cores.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from neuropil.networks.architecture import N4, VD2D, VD2D3D  # noqa: E402
 from neuropil.networks.checkpoint import Model, save_model  # noqa: E402
 from neuropil.networks.network import DenseNetwork, Form  # noqa: E402
 from neuropil.networks.planning import peak_memory  # noqa: E402
-from neuropil.networks.tuning import peak, tune  # noqa: E402
+from neuropil.networks.tuning import large_convolution, peak, tune  # noqa: E402
 from neuropil.stages.common import write_volume  # noqa: E402
 
 PATCHES = {"n4": (1, 200, 200), "vd2d": (1, 150, 150), "vd2d3d": (1, 100, 100)}  # the paper's
@@ -55,6 +55,7 @@ MEMORY = {
 EDGES = (64, 128, 256, 512, 1024)
 SLAB = (10, 1024, 1024)
 LONG = 60  # seconds: calls that take longer are timed once, without warming up
+PEAKS = 4  # timings of the peak in a turn
 HALF = torch.bfloat16
 
 
@@ -96,14 +97,24 @@ class Apart:
         self.process.communicate()
 
 
-def measure(cases: dict, phase: str, repeats: int) -> tuple[dict, dict]:
-    """Time the cases by turns; return median seconds and peak bytes of each."""
+def measure(cases: dict, phase: str, repeats: int, best: dict) -> tuple[dict, dict]:
+    """Time the cases by turns; return median seconds and peak bytes of each.
+
+    The peak is taken in the same turns, several times in each, and its median put into `best`.
+    """
     times: dict[str, list[float]] = {case: [] for case in cases}
+    large, reached = {dtype: large_convolution(dtype=dtype) for dtype in best}, {dtype: [] for dtype in best}
     first: dict[str, float] = {}
     needed: dict[str, float] = {}
     for turn in range(repeats + 1):
         if turn > 1 and sum(first.values()) > LONG:
             break
+        machine.keep_memory(True)
+        for dtype, _ in [*large.items()] * PEAKS:
+            operations, call = large[dtype]
+            start = time.perf_counter()
+            call()
+            reached[dtype].append(operations / (time.perf_counter() - start) / 1e9)
         for case, (net, patch, form, dtype) in cases.items():
             if turn and first[case] > LONG:
                 times[case].append(first[case])
@@ -137,6 +148,7 @@ def measure(cases: dict, phase: str, repeats: int) -> tuple[dict, dict]:
     for net, *_ in cases.values():
         if isinstance(net, Apart):
             net.close()
+    best |= {dtype: statistics.median(speeds[PEAKS:]) for dtype, speeds in reached.items()}
     return {case: statistics.median(taken) for case, taken in times.items()}, needed
 
 
@@ -185,7 +197,7 @@ def boundary_network(architecture, phase: str, repeats: int, best: dict, quick: 
         for dtype in best:
             if peak_memory(architecture, edge) < 8e9:
                 cases[f"{str(dtype).removeprefix('torch.')} {edge}"] = (network, edge, {}, dtype)
-    median, needed = measure(cases, phase, repeats)
+    median, needed = measure(cases, phase, repeats, best)
     rate = {case: prod(edge) / median[case] for case, (_, edge, _, _) in cases.items()}
     figures = {}
     if kinds:
@@ -218,7 +230,7 @@ def znni_network(architecture, phase: str, repeats: int, best: dict, patch) -> t
         forms = {"tuned": plan.forms}
     cases = {port: (Apart(architecture, patch, phase), patch, {}, torch.float32)}
     cases |= {f"{form} {patch}": (network, patch, {"forms": given}, torch.float32) for form, given in forms.items()}
-    median, needed = measure(cases, phase, repeats)
+    median, needed = measure(cases, phase, repeats, best)
     tuned, best_form = median[f"tuned {patch}"], min(median[f"{form} {patch}"] for form in forms)
     name = architecture.name.replace("-", "_")
     figures = {f"{name}_{phase}_vs_naive": median[port] / tuned, f"{name}_{phase}_tuner_vs_best": tuned / best_form}
