@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
+import distributed
 import pytest
 
 from neuropil import progress
-from neuropil.blockwise import Ledger, run_blocks
-from neuropil.errors import RunMismatch
+from neuropil.blockwise import DaskPool, Ledger, dask_pool, run_blocks
+from neuropil.errors import NeuropilError, RunMismatch
 from neuropil.geometry import Box, grid
 
 BLOCKS = list(grid(Box.of_shape((1, 4, 6)), (1, 2, 2)))
@@ -149,3 +151,25 @@ def test_progress_counts_what_was_done_before(tmp_path: Path) -> None:
     assert seen == [("step", 4, 6), ("step", 5, 6), ("step", 6, 6)]
     work(Ledger(tmp_path, {}))  # nobody looks
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize("failures", [2, 3])
+def test_workers_that_do_not_start(monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
+    """One that is killed while it starts is no reason to give up; the third time it is."""
+    starts: list[int] = []
+    kept = distributed.LocalCluster
+
+    def cluster(**options: Any) -> Any:
+        starts.append(1)
+        if len(starts) <= failures:
+            raise RuntimeError("Nanny failed to start.")
+        return kept(**options)
+
+    monkeypatch.setattr(distributed, "LocalCluster", cluster)
+    if failures == 3:
+        with pytest.raises(NeuropilError, match="workers do not start, tried 3 times"), dask_pool(1):
+            pass
+    else:
+        with dask_pool(1) as pool:
+            assert isinstance(pool, DaskPool)
+    assert len(starts) == 3

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Protocol, TypeVar
 
-from neuropil.errors import BlockLost, InputError, RunMismatch
+from neuropil.errors import BlockLost, InputError, NeuropilError, RunMismatch
 from neuropil.files import Lines, Place, remove_folder, write_json
 from neuropil.geometry import Box
 from neuropil.locks import Lock, locked
@@ -39,6 +39,8 @@ _LOST = "its process ended: it was killed, or took more memory than worker_memor
 LOCK = "lock.json"
 PATIENCE = 20
 """Seconds to wait for a scheduler, and for its first worker."""
+STARTS = 3
+"""Of the processes of this machine, before they are given up."""
 T = TypeVar("T")
 U = TypeVar("U")
 _OURS = {
@@ -322,6 +324,7 @@ def dask_pool(workers: int, memory: float | None = None, scheduler: str | None =
     Raises
     ------
     InputError : no scheduler answers there, or it has no workers
+    NeuropilError : processes of this machine do not start
     """
     import distributed
 
@@ -339,24 +342,42 @@ def dask_pool(workers: int, memory: float | None = None, scheduler: str | None =
                 log.info("dashboard: %s", client.dashboard_link)
             yield DaskPool(client)
         return
-    import dask
-
-    with (
-        _deaf_to_interrupts(),
-        dask.config.set(_OURS),
-    ):  # what the user stops is this process, which then ends the others
-        cluster = distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit="auto" if memory is None else int(memory),
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-        )
+    cluster = _started(workers, memory)
     with cluster, distributed.Client(cluster) as client:
         if find_spec("bokeh"):
             log.info("dashboard: %s", client.dashboard_link)
         yield DaskPool(client)
+
+
+def _started(workers: int, memory: float | None) -> Any:
+    """Start the processes of this machine; begin again where one is killed before it has started.
+
+    Raises
+    ------
+    NeuropilError : they do not start
+    """
+    import dask
+    import distributed
+
+    failure: RuntimeError | None = None
+    for _ in range(STARTS):
+        # What the user stops is this process, which then ends the others.
+        with _deaf_to_interrupts(), dask.config.set(_OURS):
+            try:
+                return distributed.LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    memory_limit="auto" if memory is None else int(memory),
+                    dashboard_address="127.0.0.1:0",
+                    silence_logs=logging.CRITICAL,
+                )
+            except RuntimeError as error:
+                failure = error
+                log.warning("a worker ended before it had started")
+    raise NeuropilError(
+        f"workers do not start, tried {STARTS} times ({failure}); give fewer with --workers, or --executor serial"
+    ) from failure
 
 
 @contextmanager
