@@ -61,6 +61,12 @@ def test_loops_go_and_nothing_comes_apart(skeleton):
         assert alone.length_nm == pytest.approx(made.length_nm)
 
 
+def test_a_thick_vertex_reaches_beyond_a_thin_one():
+    """Vertex 2 is nearest to vertex 1, which is thin, and within the radius of vertex 0."""
+    two = Skeleton.of([[0, 0, 0], [0, 0, 40], [0, 0, 55]], [[0, 1]], [50, 1, 6])
+    assert join_pieces(two).edges.tolist() == [[0, 1], [0, 2]]
+
+
 @given(skeletons(loops=False), st.floats(0, 60))
 @settings(deadline=None)
 def test_joining_joins_what_is_near_and_no_more(skeleton, gap):

@@ -196,13 +196,30 @@ def _nearest_pairs(skeleton: Skeleton, piece: NDArray[np.int32], count: int, gap
         near = np.linalg.norm(apart, axis=1) <= np.maximum(thick[i] + thick[i + 1 :], gap_nm)
         for j in (i + 1 + np.flatnonzero(near)).tolist():
             large, small = (i, j) if members[i].size >= members[j].size else (j, i)
-            distance, nearest = (np.asarray(one) for one in trees[large].query(points[members[small]]))
-            u, v = members[large][nearest], members[small]
+            u, v = _candidates(skeleton, trees[large], members[large], members[small], float(thick[large]))
+            distance = np.linalg.norm(points[u] - points[v], axis=1)
             allowed = np.flatnonzero(distance <= np.maximum(radii[u] + radii[v], gap_nm))
             if allowed.size:
                 k = allowed[np.argmin(distance[allowed])]
                 found.append((min(u[k], v[k]), max(u[k], v[k])))
     return np.array(found, np.int64).reshape(-1, 2)
+
+
+def _candidates(
+    skeleton: Skeleton, tree: cKDTree, large: NDArray[np.int64], small: NDArray[np.int64], thick: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return pairs of vertices of two pieces: of each vertex of the small one the nearest of the large one.
+
+    Where that is too thin to reach it, all that the `thick` one of the large piece could be.
+    """
+    radii, points = skeleton.radii_nm, skeleton.vertices_nm
+    distance, nearest = (np.asarray(one) for one in tree.query(points[small]))
+    reach = radii[small] + thick
+    far = np.flatnonzero((distance > radii[small] + radii[large[nearest]]) & (distance <= reach))
+    others = [large[tree.query_ball_point(points[small[k]], reach[k])] for k in far]
+    u = np.concatenate([large[nearest], *others])
+    v = np.concatenate([small, *(np.full(near.size, small[k]) for near, k in zip(others, far))])
+    return u, v
 
 
 def _forest(edges: NDArray[np.int64], lengths: NDArray[np.float64], nodes: int) -> NDArray[np.int64]:
