@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from tiny import TINY, TINY_RECURSIVE, tiny_stack
 
+from neuropil.blockwise import SerialPool
 from neuropil.cli import main
 from neuropil.networks.checkpoint import Model, save_model
 from neuropil.networks.network import DenseNetwork
@@ -170,3 +171,15 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+class Stopping(SerialPool):
+    """Stops the run, as a user would, after some blocks."""
+
+    left = 0  # blocks
+
+    def next(self) -> Any:
+        if Stopping.left == 0:
+            raise KeyboardInterrupt
+        Stopping.left -= 1
+        return super().next()

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from buckets import Buckets, serving
 from scipy import ndimage
-from small import VOXEL_SIZE, command, good, load, pair, process, sentence, stack, store
+from small import VOXEL_SIZE, Stopping, command, good, load, pair, process, sentence, stack, store
 
-from neuropil.blockwise import Outcome, SerialPool
+from neuropil.blockwise import Outcome
 from neuropil.errors import BlockLost, VolumeError
 from neuropil.files import SEGMENT, Lines, remove_folder, swap
 from neuropil.geometry import Box
@@ -137,18 +137,6 @@ def test_a_web_server_can_only_be_read(inputs: tuple[str, np.ndarray]) -> None:
         said
         == "output https://127.0.0.1:1/ids.zarr is on a web server, which can only be read; give a bucket or a path"
     )
-
-
-class Stopping(SerialPool):
-    """Stops the run, as a user would, after some blocks."""
-
-    left = 0
-
-    def next(self) -> Outcome:
-        if Stopping.left == 0:
-            raise KeyboardInterrupt
-        Stopping.left -= 1
-        return super().next()
 
 
 @pytest.mark.parametrize("after", [1, 9])

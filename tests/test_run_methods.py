@@ -10,9 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
-from small import command, good, load, sentence, store, untouched
-
-from neuropil.blockwise import Outcome, SerialPool
+from small import Stopping, command, good, load, sentence, store, untouched
 
 SHAPE = (11, 32, 34)
 SIZES = ["--low", 0.2, "--high", 0.9, "--size", 20, "--size-threshold", 0.3, "--dust", 12]
@@ -123,18 +121,6 @@ def test_a_box_and_a_mask(tmp_path: Path, boundary: str, affinities: str, name: 
     np.testing.assert_array_equal(labels, load(f"{tmp_path}/1.zarr"))
     assert not labels[5:8, 8:].any()
     assert labels[2].any()
-
-
-class Stopping(SerialPool):
-    """Stops the run, as a user would, after some blocks."""
-
-    left = 0
-
-    def next(self) -> Outcome:
-        if Stopping.left == 0:
-            raise KeyboardInterrupt
-        Stopping.left -= 1
-        return super().next()
 
 
 @pytest.mark.parametrize("method", ["components", "size"])

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import OFFSET, VOXEL_SIZE, command, good, load, pair, sentence, stack, store, untouched
+from small import OFFSET, VOXEL_SIZE, Stopping, command, good, load, pair, sentence, stack, store, untouched
 
-from neuropil.blockwise import Outcome, SerialPool
 from neuropil.networks.checkpoint import Model, save_model
 from neuropil.networks.rsunet import RSUNet, UNetArchitecture
 from neuropil.networks.sampling import SectionStatistics, byte_counts
@@ -124,18 +123,6 @@ def test_a_box_is_as_if_there_were_nothing_else(tmp_path: Path, image: str, weig
     good("segment", "--method", "mean", "--input", cut, "--output", f"{tmp_path}/3.zarr", *HOW)
     good("run", "--input", f"{tmp_path}/a.zarr", "--output", f"{tmp_path}/4.zarr", *HOW, *BLOCK, *box)
     np.testing.assert_array_equal(load(f"{tmp_path}/4.zarr"), load(f"{tmp_path}/3.zarr"))
-
-
-class Stopping(SerialPool):
-    """Stops the run, as a user would, after some blocks."""
-
-    left = 0
-
-    def next(self) -> Outcome:
-        if Stopping.left == 0:
-            raise KeyboardInterrupt
-        Stopping.left -= 1
-        return super().next()
 
 
 def test_stopped_anywhere_and_continued(
