@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import urllib.error
 import urllib.request
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small import OFFSET, VOXEL_SIZE, good, load, sentence, stack, store, untouched
+from small import OFFSET, VOXEL_SIZE, good, load, process, sentence, stack, store, untouched
 
 from neuropil.errors import ConfigError, InputError, OutputExists
 from neuropil.geometry import Box
@@ -389,3 +390,25 @@ def test_bad_input(tmp_path: Path, data: Path) -> None:
         View([], [Points("p", np.zeros((0, 3)), ())])
     with pytest.raises(ConfigError, match="nothing to show"), ExitStack() as kept:
         opened(kept)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signals_end_it_whenever_they_come(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Also one that comes while the handler of another runs; the handlers of before are put back."""
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    monkeypatch.setattr(stage.time, "sleep", lambda _: [signal.raise_signal(number) for _ in range(3)])
+    stage._wait()
+    assert signal.getsignal(number) is before
+
+
+def test_lines_come_once(data: Path) -> None:
+    """In a process of its own: neuroglancer sets up logging when it is imported."""
+    with process("view", f"{data}:raw", "--no-open") as one:
+        told = [one.stderr.readline()]
+        while "Ctrl-S" not in told[-1]:
+            told.append(one.stderr.readline())
+        one.send_signal(signal.SIGINT)
+        told += one.communicate(timeout=20)[1].splitlines(keepends=True)
+    assert one.returncode == 0
+    assert len([line for line in told if "Ctrl-S" in line]) == 1, told

@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import threading
+import time
 import webbrowser
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -189,13 +190,13 @@ def _tell(view: View, config: Config) -> None:
 
 def _wait() -> None:
     """Return at Ctrl-C, or when the process is told to end."""
-    ended = threading.Event()
+    told: list[int] = []  # no lock, such as an event has: a handler that comes while it is held would wait for itself
     here = threading.current_thread() is threading.main_thread()
     names = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    before = {name: signal.signal(name, lambda *_: ended.set()) for name in names} if here else {}
+    before = {name: signal.signal(name, lambda number, _: told.append(number)) for name in names} if here else {}
     try:
-        while not ended.wait(0.5):  # a wait without end would not hear signals on every system
-            pass
+        while not told:
+            time.sleep(0.2)
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)

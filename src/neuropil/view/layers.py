@@ -6,6 +6,7 @@ long a unit of the position is, and its voxels lie at whole numbers.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,12 +56,15 @@ def neuroglancer() -> Any:
     ------
     MissingExtra : it is not installed
     """
+    handlers = logging.root.handlers[:]
     try:
         import neuroglancer as library
     except ImportError as error:
         raise MissingExtra(
             "the viewer needs neuroglancer, which is not installed: pip install 'neuropil[view]'"
         ) from error
+    finally:
+        logging.root.handlers[:] = handlers  # its import sets up logging, and every line would come twice
     return library
 
 
