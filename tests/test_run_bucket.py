@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,11 @@ from buckets import Buckets, serving
 from scipy import ndimage
 from small import VOXEL_SIZE, Stopping, command, good, load, pair, process, sentence, stack, store
 
-from neuropil.blockwise import Outcome
+from neuropil.blockwise import Outcome, SerialPool
 from neuropil.errors import BlockLost, VolumeError
 from neuropil.files import SEGMENT, Lines, remove_folder, swap
 from neuropil.geometry import Box
+from neuropil.stages import plan_pipeline, run
 from neuropil.tasks import Watch
 from neuropil.volume import tensorstore_
 from neuropil.volume.objects import ObjectPath
@@ -217,3 +219,16 @@ def write(job, box):
 run_output.write = write
 sys.exit(main(sys.argv[1:]))
 """
+
+
+@pytest.mark.parametrize("output", [OUT, f"precomputed://{OUT}"])
+def test_a_bucket_is_planned_for(
+    bucket: Buckets, inputs: tuple[str, np.ndarray], output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written there, and nothing stays here."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plan_pipeline, "pool_of", lambda _: nullcontext(SerialPool()))
+    config = run.Config(input=inputs[0], output=output, block=(14, 20, 44), workers=1)
+    plan = plan_pipeline.plan_pipeline(config).data
+    assert plan["output_files"] == 2
+    assert (dict(bucket.objects), list(tmp_path.iterdir())) == ({}, [])

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from neuropil import progress
@@ -144,12 +145,7 @@ def execute(config: Config, using: AbstractContextManager[Pool], ledger: Ledger)
     if config.fragments is not None:
         save_graph(config.fragments, graph_of(job))
     seconds = time.monotonic() - start
-    tree, made_tree = sidecar(config.output, "tree.npz"), work / "tree.npz"
-    if made_tree.exists():
-        with writing(tree) as file:
-            file.write(made_tree.read_bytes())
-    else:
-        tree.unlink(missing_ok=True)  # of an output that is replaced
+    _keep_tree(work, sidecar(config.output, "tree.npz"))
     record = record_of("run", config, start) | {
         "voxels": box.size,
         "seconds_in_blocks": round(in_blocks, 2),
@@ -162,6 +158,16 @@ def execute(config: Config, using: AbstractContextManager[Pool], ledger: Ledger)
     rate = box.size / seconds / 1e6
     text = f"{config.output}: {segments} segments in {box.shape}, {seconds:.1f} s, {rate:.2f} Mvoxel/s"
     return StageResult(text, {"output": config.output, "segments": segments, "shape": box.shape, **record})
+
+
+def _keep_tree(work: Place, place: Path) -> None:
+    """Put the merge tree beside the output; where the method makes none, that of a replaced output goes."""
+    made = work / "tree.npz"
+    if made.exists():
+        with writing(place) as file:
+            file.write(made.read_bytes())
+    else:
+        place.unlink(missing_ok=True)
 
 
 def _last_steps(job: Job, outputs: list[Output]) -> Iterator[Step]:

@@ -14,8 +14,8 @@ from neuropil.segmentation.components import inner_links, interior_of, strong_li
 from neuropil.segmentation.components_blocks import HALO, block_components
 from neuropil.segmentation.linkage_parts import PartLinks
 from neuropil.segmentation.watershed_blocks import face_pairs, join_pairs
-from neuropil.stages.run_files import Arrays, Job, load, load_array, map_array, save, save_array, save_table
-from neuropil.stages.run_steps import joined, link, masked, nearest, sides_of
+from neuropil.stages.run_files import Job, load, load_array, save, save_array, save_table
+from neuropil.stages.run_steps import in_front, joined, link, masked, nearest, no_pairs, sides_of
 
 
 def components(job: Job, box: Box) -> None:
@@ -41,19 +41,10 @@ def _links(job: Job, region: Box) -> NDArray[np.uint8]:
 def faces(job: Job, box: Box) -> None:
     """Find what links join across the faces in front of a block."""
     ids, own = load_array(job.array("ids", box)), load(job.file("sides", box))
-    known: Arrays = {}
-    for axis in range(3):
-        known[f"pairs{axis}"], known[f"before{axis}"] = np.empty((0, 2), np.uint64), np.empty(0, np.uint64)
-        if box.start[axis] == 0:
-            continue
-        front = job.in_front(box, axis)
-        other = load(job.file("sides", front), (f"high{axis}", f"high_bits{axis}"))
-        pairs = face_pairs(
-            (other[f"high{axis}"].astype(np.uint64), other[f"high_bits{axis}"]),
-            (own[f"low{axis}"].astype(np.uint64), own[f"low_bits{axis}"]),
-            axis,
-        )
-        names = map_array(job.array("ids", front))
+    known = no_pairs()
+    for axis, _, there, beyond, names in in_front(job, box):
+        here = own[f"low{axis}"].astype(np.uint64), own[f"low_bits{axis}"]
+        pairs = face_pairs((there, beyond), here, axis)
         known[f"pairs{axis}"] = np.stack([names[pairs[:, 0]], ids[pairs[:, 1]]], 1)
     save(job.file("faces", box), known)
     save_table(job.array("join_names", box), *join_pairs([]))

@@ -8,6 +8,7 @@ own into the volume's words by one look-up per label.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -92,19 +93,13 @@ def faces(job: Job, box: Box) -> None:
     labels, ids = map_array(job.array("fragments", box)), load_array(job.array("ids", box))
     save_table(job.array("join_names", box), *join_pairs([ids[inner_pairs(labels, settled, box, job.shape)]]))
     own = load(job.file("sides", box))
-    known: Arrays = {}
+    known = no_pairs()
     found, count = [BlockContacts.united([])], ids.size
-    for axis in range(3):
-        known[f"pairs{axis}"], known[f"before{axis}"] = np.empty((0, 2), np.uint64), np.empty(0, np.uint64)
-        if box.start[axis] == 0:
-            continue
-        front = job.in_front(box, axis)
-        other = load(job.file("sides", front), (f"high{axis}", f"high_bits{axis}"))
-        here, there = (side.astype(np.uint64) for side in (own[f"low{axis}"], other[f"high{axis}"]))
+    for axis, front, there, beyond, names in in_front(job, box):
+        here = own[f"low{axis}"].astype(np.uint64)
         bits = settle(own[f"low_bits{axis}"], _slab(box, axis, 0), job.shape, settled)
-        beyond = settle(other[f"high_bits{axis}"], _slab(front, axis, -1), job.shape, _settled(job, front))
+        beyond = settle(beyond, _slab(front, axis, -1), job.shape, _settled(job, front))
         pairs = face_pairs((there, beyond), (here, bits), axis)
-        names = map_array(job.array("ids", front))
         known[f"pairs{axis}"] = np.stack([names[pairs[:, 0]], ids[pairs[:, 1]]], 1)
         touching = _present(there, names.size)
         known[f"before{axis}"] = names[touching]
@@ -113,6 +108,24 @@ def faces(job: Job, box: Box) -> None:
         count += touching.size
         found.append(face_contacts(here, own_labels[there], own[f"links{axis}"]))
     save(job.file("faces", box), known | _packed(BlockContacts.united(found)))
+
+
+def in_front(
+    job: Job, box: Box
+) -> Iterator[tuple[int, Box, NDArray[np.uint64], NDArray[np.uint8], NDArray[np.uint64]]]:
+    """Yield each axis along which a block lies in front: that block, labels and links at its far face, and its ids."""
+    for axis in range(3):
+        if box.start[axis] > 0:
+            front = job.in_front(box, axis)
+            sides = load(job.file("sides", front), (f"high{axis}", f"high_bits{axis}"))
+            labels = sides[f"high{axis}"].astype(np.uint64)
+            yield axis, front, labels, sides[f"high_bits{axis}"], map_array(job.array("ids", front))
+
+
+def no_pairs() -> Arrays:
+    """Return what `faces` knows where no block lies in front."""
+    known: Arrays = {f"pairs{axis}": np.empty((0, 2), np.uint64) for axis in range(3)}
+    return known | {f"before{axis}": np.empty(0, np.uint64) for axis in range(3)}
 
 
 def join(job: Job, box: Box, level: int) -> None:
