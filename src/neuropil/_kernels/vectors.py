@@ -7,6 +7,7 @@ processor has AVX-512, else 8 (two registers where they are shorter).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -93,17 +94,17 @@ class _Emitter:
         flipped = lines * (-1.0) ** np.arange(lines.shape[1])
         pairs = [i for i in range(len(lines) - 1) if lines[i, 1] and np.allclose(flipped[i], lines[i + 1])]
         if tall:
-            made = [None if i in pairs or i - 1 in pairs else self.dot(row, given) for i, row in enumerate(matrix)]
+            made: dict[int, Any] = {}
             for i in pairs:
                 even, odd = self.dot(matrix[i, ::2], given[::2]), self.dot(matrix[i, 1::2], given[1::2])
-                made[i], made[i + 1] = self.builder.fadd(even, odd), self.builder.fsub(even, odd)
-            return made
+                made |= {i: self.builder.fadd(even, odd), i + 1: self.builder.fsub(even, odd)}
+            return [made[i] if i in made else self.dot(row, given) for i, row in enumerate(matrix)]
         left = [j for j in range(len(given)) if j - 1 not in pairs]
         by_sign = [[add(given[j], given[j + 1]) if j in pairs else given[j] for j in left]
                    for add in (self.builder.fadd, self.builder.fsub)]  # fmt: skip
         return [self.dot(row[left], by_sign[i % 2], first) for i, row in enumerate(matrix)]
 
-    def loop(self, body: Any, start: list[Any], stop: Any) -> list[Any]:
+    def loop(self, body: Callable[[list[Any]], list[Any]], start: list[Any], stop: Any) -> list[Any]:
         """Run `body(values)`, which returns the next values, until the first of them reaches `stop`."""
         before, inside = self.builder.block, self.builder.append_basic_block("loop")
         self.builder.branch(inside)
@@ -161,19 +162,20 @@ product: Any = _product
 
 
 def transform(matrices: dict[int, NDArray[Any]], *, reads: bool = False, writes: bool = False) -> Any:
-    """Make a function that applies one of some constant matrices to vectors of `maps` numbers.
+    """Make a function that applies one of some constant matrices to vectors of `maps` numbers, many times over.
 
-    The function takes (which, source, its stride, target, its stride, maps, bias, floor). Vectors are read and written
-    whole, beyond `maps`, unless `reads` or `writes`; when these are set, `bias` (an address) is added and what is
-    below `floor` is raised to it.
+    The function takes (which, times, source, its next, its stride, target, its next, its stride, maps, bias, floor):
+    the stride leads from a vector to the next of the same product, the next to that of the next product. Vectors are
+    read and written whole, beyond `maps`, unless `reads` or `writes`. When these are set, `bias` (an address) is added
+    and what is below `floor` is raised to it.
     """
 
     @intrinsic
-    def apply(_context, which, source, apart, target, between, maps, bias, floor):
+    def apply(_context, which, times, source, source_next, apart, target, target_next, between, maps, bias, floor):
         def generate(context, builder, signature, args):
-            which, source, apart, target, between, maps, bias, floor = args
-            emit, size = _Emitter(builder), _INT(4)
-            counting, low = ir.Constant(ir.VectorType(_INT, LANES), list(range(LANES))), emit.splat(floor)
+            which, times, source, source_next, apart, target, target_next, between, maps, bias, floor = args
+            emit, one = _Emitter(builder), _INT(1)
+            counting, low = ir.Constant(ir.VectorType(_INT32, LANES), list(range(LANES))), emit.splat(floor)
             end = builder.append_basic_block("end")
             choice = builder.switch(which, end)
             for number, matrix in matrices.items():
@@ -181,24 +183,32 @@ def transform(matrices: dict[int, NDArray[Any]], *, reads: bool = False, writes:
                 choice.add_case(_INT(number), case)
                 builder.position_at_end(case)
 
-                def body(values, matrix=matrix):
-                    at, left = values[0], emit.splat(builder.sub(maps, values[0]))
-                    mask = builder.icmp_signed("<", counting, left) if reads or writes else None
-                    given = [emit.load(builder.add(emit.at(source, apart, j), builder.mul(at, size)),
-                                       mask if reads else None) for j in range(matrix.shape[1])]  # fmt: skip
-                    first = emit.load(builder.add(bias, builder.mul(at, size)), mask) if writes else None
+                def vectors(values, matrix=matrix):
+                    at, read, write, added = values
+                    mask = None
+                    if reads or writes:
+                        left = emit.splat(builder.trunc(builder.sub(maps, at), _INT32))
+                        mask = builder.icmp_signed("<", counting, left)
+                    given = [emit.load(emit.at(read, apart, j), mask if reads else None)
+                             for j in range(matrix.shape[1])]  # fmt: skip
+                    first = emit.load(added, mask) if writes else None
                     for i, value in enumerate(emit.apply(matrix, given, first)):
                         if writes:
                             value = builder.select(builder.fcmp_ordered("<", value, low), low, value)
-                        place = builder.add(emit.at(target, between, i), builder.mul(at, size))
-                        emit.store(value, place, mask if writes else None)
-                    return [builder.add(at, _INT(LANES))]
+                        emit.store(value, emit.at(write, between, i), mask if writes else None)
+                    step = _INT(4 * LANES)
+                    return [builder.add(at, _INT(LANES)), *(builder.add(address, step) for address in values[1:])]
 
-                emit.loop(body, [_INT(0)], maps)
+                def products(values, vectors=vectors):
+                    done, read, write = values
+                    emit.loop(vectors, [_INT(0), read, write, bias], maps)
+                    return [builder.add(done, one), builder.add(read, source_next), builder.add(write, target_next)]
+
+                emit.loop(products, [_INT(0), source, target], times)
                 builder.branch(end)
             builder.position_at_end(end)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 7, types.float32), generate
+        return types.void(*[types.intp] * 10, types.float32), generate
 
     return apply

@@ -11,6 +11,7 @@ All arrays are float32; volumes are (n, z, y, x, maps), contiguous.
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -24,8 +25,7 @@ TILE = 6
 SIZES = (2, 3, 4, 5)
 """Of filters, along y and x."""
 POINTS = (Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2))
-_TOGETHER = 48  # tiles whose transforms are in the cache at a time; a multiple of all ROWS
-_APART = 48  # numbers more between frequencies, so that they do not all fall on the same lines of the cache
+MADE, SUMMED = 24, 48  # tiles at a time of the result, and of the filter's gradient; multiples of all ROWS
 _MOST = len(ROWS)
 
 
@@ -45,7 +45,7 @@ def matrices(size: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         return made
 
     others = [[one for one in POINTS if one != point] for point in POINTS]
-    scales = [np.prod([point - other for other in rest]) for point, rest in zip(POINTS, others)]
+    scales = [math.prod(point - other for other in rest) for point, rest in zip(POINTS, others)]
     of_filter = [[point**j / scale for j in range(size)] for point, scale in zip(POINTS, scales)]
     of_tile = [[*from_roots(rest), Fraction(0)] for rest in others]
     of_result = [[point**j for j in range(7 - size)] for point in POINTS]
@@ -57,12 +57,10 @@ def matrices(size: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
 
 _RESULTS = {size: matrices(size)[2] for size in SIZES}
 _TILES = {0: matrices(3)[1]}  # the same for all sizes
-_first_of_tile = transform(_TILES, reads=True)
-_second_of_tile = transform(_TILES)
-_first_of_gradient = transform({size: one.T for size, one in _RESULTS.items()}, reads=True)
-_second_of_gradient = transform({size: one.T for size, one in _RESULTS.items()})
-_first_of_result = transform(_RESULTS)
-_second_of_result = transform(_RESULTS, writes=True)
+_GRADIENTS = {size: matrix.T for size, matrix in _RESULTS.items()}
+_down, _along = transform(_TILES, reads=True), transform(_TILES)
+_down_gradient, _across_gradient = transform(_GRADIENTS, reads=True), transform(_GRADIENTS)
+_across_result, _down_result = transform(_RESULTS), transform(_RESULTS, writes=True)
 
 
 @njit(cache=True, nogil=True)
@@ -73,25 +71,33 @@ def convolve(volume, spectra, bias, floor, size, depth, dilation, margin, out, f
     zeros on each side of the volume (z, y, x). What is below `floor` is raised to it.
     """
     edge, deep, maps, long = 7 - size, volume.shape[4] * depth, out.shape[4], spectra.shape[2]
-    given, made, half = _room(deep), _room(long), _half(max(deep, long))
+    columns, rows = _room(MADE, TILE, deep), _room(MADE, edge, long)
+    given, made = _line(MADE, deep), _line(MADE, long)
     voxels = np.zeros((TILE, TILE, volume.shape[4]), np.float32)
-    result, places = np.empty((edge, edge, maps), np.float32), np.empty((_TOGETHER, 3), np.int64)
-    filled = 0
+    result, places = np.empty((edge, edge, maps), np.float32), np.empty((MADE, 3), np.int64)
+    filled, step, none = 0, 4 * long, np.float32(0)
     for number in range(first, last):
         section, y, x = _place(number, out.shape, dilation, edge)
         if y < out.shape[2] and x < out.shape[3]:
-            _analyse(volume, section, out.shape[1], y, x, depth, dilation, margin, given, filled, half, voxels)
+            _analyse(volume, section, out.shape[1], y, x, depth, dilation, margin, columns[filled], voxels)
             places[filled, 0], places[filled, 1], places[filled, 2] = section, y, x
             filled += 1
-        if filled == _TOGETHER or (number == last - 1 and filled):
-            for f in range(TILE * TILE):
+        if filled < MADE and (number < last - 1 or filled == 0):
+            continue
+        for i in range(TILE):  # what the product needs is in the nearest caches
+            _across(columns, i, filled, deep, given)
+            for j in range(TILE):
                 _multiply(
-                    0, given[f].ctypes.data, 4 * _padded(deep), 4, spectra[f].ctypes.data, 4 * long,
-                    made[f].ctypes.data, 4 * long, filled, long // LANES, deep, False,
+                    0, given[j].ctypes.data, 4 * _wide(deep), 4, spectra[i * TILE + j].ctypes.data, step,
+                    made[j].ctypes.data, step, filled, long // LANES, deep, False,
                 )  # fmt: skip
-            for t in range(filled):
-                _synthesise(made, t, long, bias, floor, size, dilation, out, places[t], half, result)
-            filled = 0
+            _across_result(
+                size, filled, made.ctypes.data, step, 4 * made.shape[1],
+                rows[0, i].ctypes.data, 4 * rows[0].size, 4 * rows.shape[3], maps, 0, none,
+            )  # fmt: skip
+        for t in range(filled):
+            _synthesise(rows[t], places[t], bias, floor, size, dilation, out, result)
+        filled = 0
 
 
 @njit(cache=True, nogil=True)
@@ -99,24 +105,32 @@ def filter_gradient(volume, gradient, size, depth, dilation, first, last):
     """Return the gradient of the filters' spectra (36, maps out, depth · maps in; both rounded up) by some tiles."""
     edge, deep, maps = 7 - size, volume.shape[4] * depth, gradient.shape[4]
     long, high = _padded(deep), -(-maps // 24) * 24
-    given, outer, half = _room(deep), _room(high), _half(max(long, high))
+    columns, pieces = _room(SUMMED, TILE, deep), _room(SUMMED, edge, high)
+    given, outer = _line(SUMMED, deep), _line(SUMMED, high)
     voxels = np.zeros((TILE, TILE, volume.shape[4]), np.float32)
     piece = np.zeros((edge, edge, maps), np.float32)
-    sums = np.zeros((TILE * TILE, high, long), np.float32)
-    filled = 0
+    sums = zeros(TILE * TILE * high * long).reshape(TILE * TILE, high, long)
+    filled, none = 0, np.float32(0)
     for number in range(first, last):
         section, y, x = _place(number, gradient.shape, dilation, edge)
         if y < gradient.shape[2] and x < gradient.shape[3]:
-            _analyse(volume, section, gradient.shape[1], y, x, depth, dilation, (0, 0, 0), given, filled, half, voxels)
-            _analyse_gradient(gradient, section, y, x, size, dilation, outer, filled, half, piece)
+            _analyse(volume, section, gradient.shape[1], y, x, depth, dilation, (0, 0, 0), columns[filled], voxels)
+            _analyse_gradient(gradient, section, y, x, size, dilation, pieces[filled], piece)
             filled += 1
-        if filled == _TOGETHER or (number == last - 1 and filled):
-            for f in range(TILE * TILE):
+        if filled < SUMMED and (number < last - 1 or filled == 0):
+            continue
+        for i in range(TILE):
+            _across(columns, i, filled, deep, given)
+            _across_gradient(
+                size, filled, pieces[0, i].ctypes.data, 4 * pieces[0].size, 4 * pieces.shape[3],
+                outer.ctypes.data, 4 * _wide(high), 4 * outer.shape[1], maps, 0, none,
+            )  # fmt: skip
+            for j in range(TILE):
                 _multiply(
-                    1, outer[f].ctypes.data, 4, 4 * _padded(high), given[f].ctypes.data, 4 * long,
-                    sums[f].ctypes.data, 4 * long, maps, long // LANES, filled, True,
+                    1, outer[j].ctypes.data, 4, 4 * _wide(high), given[j].ctypes.data, 4 * _wide(deep),
+                    sums[i * TILE + j].ctypes.data, 4 * long, maps, long // LANES, filled, True,
                 )  # fmt: skip
-            filled = 0
+        filled = 0
     return sums
 
 
@@ -141,29 +155,41 @@ def _place(number, shape, dilation, edge):
 
 @njit(cache=True, nogil=True)
 def _padded(maps):
-    return -(-maps // 16) * 16
+    return -(-maps // LANES) * LANES
 
 
 @njit(cache=True, nogil=True)
-def _room(maps):
-    """Numbers of all frequencies of the tiles that are worked on together; 0 where no tile has been."""
-    return np.zeros((TILE * TILE, _TOGETHER * _padded(maps) + _APART), np.float32)
+def _wide(maps):
+    """Numbers between lines of `maps` that are written in whole vectors from anywhere within."""
+    return _padded(maps) + LANES
 
 
 @njit(cache=True, nogil=True)
-def _half(maps):
-    """A tile between its two transforms."""
-    return np.zeros((TILE, TILE, _padded(maps) + 16), np.float32)
+def zeros(count):
+    """Numbers that start where a line of the cache does: vectors across two lines take twice as long."""
+    room = np.zeros(count + 15, np.float32)
+    start = -(room.ctypes.data // 4) % 16
+    return room[start : start + count]
 
 
 @njit(cache=True, nogil=True)
-def _analyse(volume, section, sections, y, x, depth, dilation, margin, given, at, half, voxels):
-    """Transform a tile of each of the `depth` sections that the filter covers, zeros beyond the volume."""
+def _room(tiles, edge, maps):
+    """Tiles between their transforms, along rows first; 0, which no product slows down, where none has been."""
+    return zeros(tiles * TILE * edge * _wide(maps)).reshape(tiles, TILE, edge, _wide(maps))
+
+
+@njit(cache=True, nogil=True)
+def _line(tiles, maps):
+    """A row of frequencies of tiles."""
+    return zeros(TILE * (tiles * _wide(maps) + LANES)).reshape(TILE, tiles * _wide(maps) + LANES)
+
+
+@njit(cache=True, nogil=True)
+def _analyse(volume, section, sections, y, x, depth, dilation, margin, columns, voxels):
+    """Transform the columns of a tile of each of the `depth` sections that the filter covers, zeros beyond."""
     _, deep, height, width, maps = volume.shape
     n, z, y, x = section // sections, section % sections - margin[0], y - margin[1], x - margin[2]
-    target, step = given.ctypes.data + 4 * at * _padded(depth * maps), 4 * given.shape[1]
-    room, line = half.ctypes.data, 4 * half.shape[2]
-    high, wide = y + (TILE - 1) * dilation[1], x + (TILE - 1) * dilation[2]
+    high, wide, line = y + (TILE - 1) * dilation[1], x + (TILE - 1) * dilation[2], 4 * columns.shape[2]
     for k in range(depth):
         within = 0 <= z + k * dilation[0] < deep
         if within and y >= 0 and x >= 0 and high < height and wide < width:
@@ -177,19 +203,24 @@ def _analyse(volume, section, sections, y, x, depth, dilation, margin, given, at
                     if within and 0 <= row < height and 0 <= column < width:
                         voxels[i, j] = volume[n, z + k * dilation[0], row, column]
             source, down, across = voxels.ctypes.data, 4 * maps * TILE, 4 * maps
-        none = np.float32(0)
-        for j in range(TILE):
-            _first_of_tile(0, source + j * across, down, room + j * line, TILE * line, maps, 0, none)
-        for i in range(TILE):
-            start = target + i * TILE * step + 4 * k * maps
-            _second_of_tile(0, room + i * TILE * line, line, start, step, maps, 0, none)
+        target = columns.ctypes.data + 4 * k * maps
+        _down(0, TILE, source, across, down, target, line, TILE * line, maps, 0, np.float32(0))
 
 
 @njit(cache=True, nogil=True)
-def _analyse_gradient(gradient, section, y, x, size, dilation, outer, at, half, piece):
-    """Transform a tile of the result's gradient, zeros beyond its end."""
+def _across(columns, i, filled, deep, given):
+    """Transform row `i` of tiles."""
+    _along(
+        0, filled, columns[0, i].ctypes.data, 4 * columns[0].size, 4 * columns.shape[3],
+        given.ctypes.data, 4 * _wide(deep), 4 * given.shape[1], deep, 0, np.float32(0),
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _analyse_gradient(gradient, section, y, x, size, dilation, pieces, piece):
+    """Transform the columns of a tile of the result's gradient, zeros beyond its end."""
     _, depth, height, width, maps = gradient.shape
-    edge, none = 7 - size, np.float32(0)
+    edge, line = 7 - size, 4 * pieces.shape[2]
     if y + (edge - 1) * dilation[1] < height and x + (edge - 1) * dilation[2] < width:
         source = gradient.ctypes.data + 4 * maps * ((section * height + y) * width + x)
         down, across = 4 * maps * width * dilation[1], 4 * maps * dilation[2]
@@ -201,34 +232,24 @@ def _analyse_gradient(gradient, section, y, x, size, dilation, outer, at, half, 
                 if row < height and column < width:
                     piece[i, j] = gradient[section // depth, section % depth, row, column]
         source, down, across = piece.ctypes.data, 4 * maps * edge, 4 * maps
-    room, line, step = half.ctypes.data, 4 * half.shape[2], 4 * outer.shape[1]
-    target = outer.ctypes.data + 4 * at * ((outer.shape[1] - _APART) // _TOGETHER)
-    for j in range(edge):
-        _first_of_gradient(size, source + j * across, down, room + j * line, TILE * line, maps, 0, none)
-    for i in range(TILE):
-        start = target + i * TILE * step
-        _second_of_gradient(size, room + i * TILE * line, line, start, step, maps, 0, none)
+    target = pieces.ctypes.data
+    _down_gradient(size, edge, source, across, down, target, line, edge * line, maps, 0, np.float32(0))
 
 
 @njit(cache=True, nogil=True)
-def _synthesise(made, at, long, bias, floor, size, dilation, out, place, half, result):
-    """Transform a tile back to voxels of the result."""
+def _synthesise(rows, place, bias, floor, size, dilation, out, result):
+    """Transform the columns of a tile back to voxels of the result."""
     _, depth, height, width, maps = out.shape
     section, y, x = place[0], place[1], place[2]
-    edge, none = 7 - size, np.float32(0)
-    room, line, step = half.ctypes.data, 4 * half.shape[2], 4 * made.shape[1]
-    for j in range(TILE):
-        source = made.ctypes.data + 4 * at * long + j * step
-        _first_of_result(size, source, TILE * step, room + j * line, TILE * line, maps, 0, none)
+    edge, line = 7 - size, 4 * rows.shape[2]
     whole = y + (edge - 1) * dilation[1] < height and x + (edge - 1) * dilation[2] < width
     if whole:
         target = out.ctypes.data + 4 * maps * ((section * height + y) * width + x)
         down, across = 4 * maps * width * dilation[1], 4 * maps * dilation[2]
     else:
         target, down, across = result.ctypes.data, 4 * maps * edge, 4 * maps
-    for i in range(edge):
-        start = target + i * down
-        _second_of_result(size, room + i * TILE * line, line, start, across, maps, bias.ctypes.data, floor)
+    source = rows.ctypes.data
+    _down_result(size, edge, source, line, edge * line, target, across, down, maps, bias.ctypes.data, floor)
     if not whole:
         for i in range(edge):
             for j in range(edge):

@@ -2,10 +2,11 @@
 
 The forms are equal up to rounding: a layer with dilation d may run on whole sections with sparse filters, or on
 fragments (p² images a section, one per offset, with dilation d/p; for p = d the dense filters of ZNNi's max-pooling
-fragments), and a convolution by minimal filtering or, with large filters, by Fourier transforms. Splitting and merging cost a copy, so the choice
-is the shortest path through (layer, fragments), with the measured milliseconds as lengths. Layers timed one by one do
-not add up to a pass, so the path is then timed as a whole beside the uniform plans, and the fastest is kept. Plans are
-kept in the user's cache, one file per network, shape, precision, device, number of threads and versions.
+fragments), and a convolution by minimal filtering or, with large filters, by Fourier transforms. Splitting and merging
+cost a copy, so the choice is the shortest path through (layer, fragments), with the measured milliseconds as lengths.
+Layers timed one by one do not add up to a pass, so the path is then timed as a whole beside the uniform plans, and the
+fastest is kept. Plans are kept in the user's cache, one file per network, shape, precision, device, number of threads
+and versions.
 """
 
 from __future__ import annotations
@@ -182,7 +183,7 @@ class _Run:
         return found
 
     def candidates(self, place: Place) -> list[Form]:
-        """Forms worth timing: the fragments that the dilation allows, and for convolutions what suits their filters."""
+        """Forms worth timing: the fragments that the dilation allows, and what suits the filters."""
         common = math.gcd(place.dilation[1], place.dilation[2])
         forms = [Form(parts) for parts in range(1, common + 1) if common % parts == 0]
         if isinstance(place.layer, Conv):

@@ -9,6 +9,7 @@ float32 that nothing would be gained.
 from __future__ import annotations
 
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuropil._kernels import winograd as kernels
+from neuropil._kernels.vectors import LANES
 from neuropil.networks.activation import relu_backward
 from neuropil.networks.architecture import Size
 from neuropil.networks.spectra import kept
@@ -101,8 +103,9 @@ def _filter_gradient(gradient: Tensor, volume: Tensor, weight_shape: tuple[int, 
 
 def bytes_of_tiles(maps_in: int, maps_out: int, kernel: Size) -> tuple[float, float]:
     """Foresee the bytes that a convolution works in, and those of the spectra it keeps."""
-    work = 4.0 * kernels.TILE**2 * 48 * (kernel[0] * maps_in + maps_out + 32)
-    return torch.get_num_threads() * work, 4.0 * kernels.TILE**2 * kernel[0] * maps_in * (maps_out + kernels.LANES)
+    given, made = kernel[0] * maps_in + 2 * LANES, maps_out + 2 * LANES
+    work = 4.0 * kernels.TILE * (kernels.MADE * (7 * given + (8 - kernel[1]) * made) + 2 * LANES)
+    return torch.get_num_threads() * work, 4.0 * kernels.TILE**2 * kernel[0] * maps_in * (maps_out + LANES)
 
 
 def _convolved(
@@ -130,7 +133,8 @@ def _spectra(weight: Tensor) -> NDArray[np.float32]:
     """Transform filters (out, in, kz, k, k) to (36, kz·in, out), the last up to whole vectors."""
     maps, fan, depth, size, _ = weight.shape
     made = weight.detach().double().flatten(3) @ _to_frequencies(size).t()
-    out = np.zeros((made.shape[-1], depth * fan, -(-maps // kernels.LANES) * kernels.LANES), np.float32)
+    shape = (made.shape[-1], depth * fan, -(-maps // LANES) * LANES)
+    out: NDArray[np.float32] = kernels.zeros(prod(shape)).reshape(shape)
     out[:, :, :maps] = made.permute(3, 2, 1, 0).reshape(-1, depth * fan, maps)
     return out
 
