@@ -18,25 +18,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuropil._kernels import winograd as kernels
-from neuropil._kernels.vectors import LANES
+from neuropil._kernels.vectors import FUSED, LANES
 from neuropil.networks.activation import relu_backward
 from neuropil.networks.architecture import Size
 from neuropil.networks.spectra import kept
 from neuropil.networks.threads import by_rows
 
-FEWEST = 8  # maps from which on products of matrices are worth their transforms
+FEWEST, ENOUGH = 8, 12  # maps from which on products of matrices may be, and usually are, worth their transforms
 
 
-def suits(weight_shape: tuple[int, ...], sections: Tensor) -> bool:
-    """Whether filters (out, in, kz, ky, kx) can be convolved so with these sections."""
+def suits(weight_shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether filters (out, in, kz, ky, kx) can be convolved so."""
     _, _, _, high, wide = weight_shape
-    plain = sections.device.type == "cpu" and sections.dtype == torch.float32
-    return plain and high == wide and high in kernels.SIZES
+    return device.type == "cpu" and dtype == torch.float32 and high == wide and high in kernels.SIZES
 
 
-def worth_trying(weight_shape: tuple[int, ...]) -> bool:
-    """Whether filters (out, in, kz, ky, kx) have enough maps to gain by it."""
-    return min(weight_shape[:2]) >= FEWEST and weight_shape[3] == weight_shape[4] and weight_shape[3] in kernels.SIZES
+def worth_trying(weight_shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether filters (out, in, kz, ky, kx) may be convolved faster so."""
+    return FUSED and min(weight_shape[:2]) >= FEWEST and suits(weight_shape, device, dtype)
+
+
+def usually_faster(weight_shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether filters (out, in, kz, ky, kx) were convolved faster so on all processors that were tried."""
+    many = min(weight_shape[:2]) >= ENOUGH and weight_shape[3] > 2
+    return many and worth_trying(weight_shape, device, dtype)
 
 
 def convolve_winograd(volume: Tensor, weight: Tensor, bias: Tensor | None, dilation: Size, relu: bool) -> Tensor:
