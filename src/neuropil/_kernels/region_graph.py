@@ -15,6 +15,33 @@ from neuropil._kernels.uncounted import uncounted
 
 
 @uncounted
+def row_maxima(labels, first, last, out):
+    """Write the greatest label of each row of sections first ... last - 1."""
+    for z in range(first, last):
+        for y in range(labels.shape[1]):
+            row = labels[z, y]
+            most = out[z, y]
+            for x in range(row.size):
+                most = max(most, row[x])
+            out[z, y] = most
+
+
+@uncounted
+def first_places(labels, maxima, first, last, before, places):
+    """Write z, y, x of those voxels of a slab whose label is greater than all before, of which `before` is greatest."""
+    most = np.int64(before)
+    for z in range(first, last):
+        for y in range(labels.shape[1]):
+            if np.int64(maxima[z, y]) <= most:
+                continue
+            row = labels[z, y]
+            for x in range(row.size):
+                if np.int64(row[x]) > most:
+                    most = np.int64(row[x])
+                    places[most, 0], places[most, 1], places[most, 2] = z, y, x
+
+
+@uncounted
 def _count_row(here, back, shift, counts):
     """Count the contacts of here[x] with back[x - shift] by the smaller id."""
     for x in range(shift, here.size):

@@ -11,18 +11,22 @@ structured loss based deep learning for connectome reconstruction", IEEE TPAMI 2
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neuropil.errors import InputError
 from neuropil.segmentation.contacts import Contacts, check_ids
 from neuropil.segmentation.linkage import MergeTree, merge_tree
-from neuropil.segmentation.merging import edge_rows, merge_rows, scores_of
+from neuropil.segmentation.merging import NO_HISTOGRAMS, edge_rows, merge_rows, scores_of
 from neuropil.segmentation.region_graph import Edges
 
 Score = Literal["mean", "max", "quantile"]
 Start = Literal["all", "max"]
+
+_BLOCK = 32  # voxels, each way, of a block whose fragments are merged before those of the next
 
 
 def agglomerate(
@@ -33,6 +37,7 @@ def agglomerate(
     quantile: float = 0.75,
     start: Start = "all",
     least: float = 0.0,
+    threads: int = 1,
 ) -> MergeTree:
     r"""Merge fragments, the pair of clusters with the greatest score first, and return the whole merge tree.
 
@@ -55,6 +60,9 @@ def agglomerate(
         greatest, so that the first scores are maxima.
     least
         Score below which nothing is merged; 0 gives the whole tree, more saves time.
+    threads
+        Threads to share the work, >= 1, which they can where the contacts know places. The result is the same for any
+        number, but for the last bit of scores whose sums were rounded.
 
     Returns
     -------
@@ -69,7 +77,9 @@ def agglomerate(
 
     Notes
     -----
-    For E contacts about O(E log E); takes 80 bytes per contact. The program waterz makes the same merges, in scores
+    For E contacts about O(E log E); takes some 60 bytes per contact, and contacts that are handed over without a name
+    are gone before most of it is taken. Threads merge what lies in their part of the volume and has no contact with
+    other parts; the rest, half of the work or more, is done by one. The program waterz makes the same merges, in scores
     1 - s, and stops below a threshold that it does not reach itself; its quantiles begin with maxima (``start="max"``)
     unless told not to.
 
@@ -87,6 +97,8 @@ def agglomerate(
     """
     if score not in ("mean", "max", "quantile") or start not in ("all", "max"):
         raise InputError(f"score must be mean, max or quantile, start all or max; got {score!r}, {start!r}")
+    if threads < 1:
+        raise InputError(f"threads must be at least 1; got {threads}")
     if not 0 <= quantile <= 1 or not 0 <= least <= 1:
         raise InputError(f"quantile and least must lie in [0, 1]; got {quantile}, {least}")
     largest = int(contacts.v.max()) if contacts.v.size else 0
@@ -99,7 +111,12 @@ def agglomerate(
         return merge_tree(Edges.of(contacts.u[strong], contacts.v[strong], contacts.largest[strong]), size)
     if score == "quantile" and not contacts.has_histograms:
         raise InputError("contacts must have histograms for quantiles; got none, see region_contacts(histograms=True)")
-    return _by_queue(contacts, size, quantile if score == "quantile" else -1.0, start, least)
+    rows, histograms = _edges(contacts, quantile if score == "quantile" else -1.0, start, threads)
+    parts = _parts(contacts.places, size, threads)
+    del contacts  # memory, if nobody else keeps them
+    u, v, entry, _ = merge_rows(rows, histograms, least, np.zeros(size + 1, np.bool_), parts=parts, threads=threads)
+    falling = np.argsort(entry)
+    return MergeTree(u[falling], v[falling], scores_of(entry[falling]), size)
 
 
 def check_contacts(number: int) -> None:
@@ -114,20 +131,36 @@ def check_contacts(number: int) -> None:
         raise InputError(f"contacts must number less than 2**30; got {number}")
 
 
-def _by_queue(contacts: Contacts, size: int, q: float, start: Start, least: float) -> MergeTree:
-    """Run the kernels on copies of what they change; q < 0 stands for the mean."""
-    rows = edge_rows(contacts.u, contacts.v, contacts.total, contacts.count)
-    heads, chain = np.empty(0, np.int64), np.empty(0, np.int64)
-    bins, counts = np.empty(0, np.uint8), np.empty(0, np.int64)
-    if q >= 0:
-        bins, counts = contacts.bins, contacts.bin_counts.copy()
-        chain = np.arange(1, bins.size + 1)
-        chain[contacts.starts[1:] - 1] = -1
-        heads = contacts.starts[:-1].copy()
-        if start == "max":
-            heads = contacts.starts[1:] - 1
-            counts[heads], rows[:, 1] = 1, 1
-    histograms = (heads, chain, bins, counts, q)
-    u, v, entry, _ = merge_rows(rows, histograms, least, np.zeros(size + 1, np.bool_))
-    falling = np.argsort(entry)
-    return MergeTree(u[falling], v[falling], scores_of(entry[falling]), size)
+def _edges(contacts: Contacts, q: float, start: Start, threads: int) -> tuple[NDArray[np.float64], tuple[Any, ...]]:
+    """Return the edges as rows, and their histograms, which kernels will change; q < 0 stands for the mean."""
+    rows = edge_rows(contacts.u, contacts.v, contacts.total, contacts.count, threads)
+    if q < 0:
+        return rows, NO_HISTOGRAMS
+    bins, counts = contacts.bins, contacts.bin_counts.copy()
+    chain = np.arange(1, bins.size + 1)
+    chain[contacts.starts[1:] - 1] = -1
+    heads = contacts.starts[:-1].copy()
+    if start == "max":
+        heads = contacts.starts[1:] - 1
+        counts[heads], rows[:, 1] = 1, 1
+    return rows, (heads, chain, bins, counts, q)
+
+
+def _parts(places: NDArray[np.uint32], size: int, threads: int) -> list[NDArray[np.uint32]]:
+    """Share out fragments 1 ... `size` along the longest axis of the volume, in order of place, block by block.
+
+    Where places are not known, there is one part, by number.
+    """
+    if places.shape[0] != size + 1 or size == 0:
+        return [np.arange(1, size + 1, dtype=np.uint32)]
+    blocks = places // _BLOCK
+    spans = [int(n) + 1 for n in blocks.max(0)]
+    key = (blocks[:, 0] * np.uint64(spans[1]) + blocks[:, 1]) * np.uint64(spans[2]) + blocks[:, 2]
+    key = key[1:].astype(np.min_scalar_type(math.prod(spans)))  # small ones are sorted by counting
+    order = np.argsort(key, kind="stable") + 1
+    if threads == 1:
+        return [order.astype(np.uint32)]
+    along = places[:, int(np.argmax(places.max(0)))]
+    cuts = np.searchsorted(np.cumsum(np.bincount(along[1:])), size * np.arange(1, threads) / threads)
+    side = np.searchsorted(cuts, along)[order]
+    return [order[side == k].astype(np.uint32) for k in range(threads)]

@@ -22,11 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuropil.errors import InputError
 from neuropil.segmentation.agglomeration import check_contacts
-from neuropil.segmentation.merging import edge_rows, merge_rows, scores_of
+from neuropil.segmentation.merging import NO_HISTOGRAMS, edge_rows, merge_rows, scores_of
 from neuropil.segmentation.pairs import group_pairs
-
-_NO_HISTOGRAMS = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.int64), -1.0)
-
 
 @dataclass(frozen=True)
 class PartEdges:
@@ -187,7 +184,7 @@ def agglomerate_part(edges: PartEdges, frozen: ArrayLike, *, least: float = 0.0)
     rows = edge_rows(a, b, edges.total[order], edges.count[order])
     ends = rows.view(np.uint32)
     held = np.isin(ids, np.asarray(frozen, np.uint64))
-    u, v, entry, smallest = merge_rows(rows, _NO_HISTOGRAMS, least, held)
+    u, v, entry, smallest = merge_rows(rows, NO_HISTOGRAMS, least, held)
     first_u, first_v = edges.first_u[order], edges.first_v[order]
     which = (entry & np.uint64(0xFFFFFFFF)).astype(np.intp)
     merges = Merges(ids[u.astype(np.intp)], ids[v.astype(np.intp)], scores_of(entry), first_u[which], first_v[which])
