@@ -22,6 +22,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import bioimage_cpp.segmentation
@@ -37,6 +38,7 @@ from skimage.metrics import contingency_table
 from volumes import LONG, affinities, prediction, tissue
 
 from neuropil.labels import apply_lookup, contingency, relabel
+from neuropil.machine import keep_memory
 from neuropil.metrics.information import variation_of_information
 from neuropil.metrics.rand import adapted_rand_error
 from neuropil.segmentation.agglomeration import agglomerate
@@ -96,19 +98,21 @@ def peer(
 
 
 def fragment(links: np.ndarray, threads: int = 1) -> np.ndarray:
-    return watershed(links, low=LOW, high=HIGH, threads=threads)
+    return watershed(links, low=LOW, high=HIGH, threads=threads, dtype=np.uint32)
 
 
 def whole_tree(links: np.ndarray, quantile: bool = False, threads: int = 1) -> tuple[np.ndarray, MergeTree]:
     """Return fragments and the whole merge tree of their agglomeration."""
     fragments = fragment(links, threads)
-    contacts = region_contacts(fragments, links, histograms=quantile, threads=threads)
-    return fragments, agglomerate(contacts, int(fragments.max()), score="quantile" if quantile else "mean")
+    size, score = int(fragments.max()), "quantile" if quantile else "mean"
+    # Without a name for them, the contacts are gone before most memory is taken.
+    contacts = partial(region_contacts, fragments, links, histograms=quantile, threads=threads)
+    return fragments, agglomerate(contacts(), size, score=score, threads=threads)
 
 
 def segment(links: np.ndarray) -> np.ndarray:
     fragments, tree = whole_tree(links)
-    return apply_lookup(fragments, cut(tree, 0.5), out=fragments)
+    return apply_lookup(fragments, cut(tree, 0.5))
 
 
 def resident(field: str) -> int:
@@ -121,6 +125,7 @@ def measure_memory(figures: dict[str, float], name: str, links: np.ndarray) -> N
     """Peak memory of affinities to segmentation, bytes per voxel beside the affinities, in this whole process."""
     if not Path("/proc/self/clear_refs").exists():
         return
+    keep_memory(False)  # what the C library holds back for later is not needed
     small = links[:, :16, :16, :16].copy()
     works: dict[str, Callable[[np.ndarray], object]] = {
         "watershed_": fragment,
@@ -144,7 +149,7 @@ def measure_watershed(figures: dict[str, float], name: str, links: np.ndarray, r
         lambda: fragment(links),
         lambda: region_edges(fragment(links), links),
         lambda: peer(links),
-        lambda: peer(links, fragments=fragments.copy()),
+        lambda: peer(links, fragments=fragments.astype(np.uint64)),
     )
     figures[f"watershed_mvox_s{name}"] = voxels / ours / 1e6
     figures[f"watershed_vs_waterz{name}"] = whole / ours

@@ -97,11 +97,10 @@ def _absorb(a, b, graph, nodes, pool, marks, scratch):
 def merge_near(least, few, visits, frozen, graph, lists, state, scratch, out):
     """Merge pairs of clusters of few edges each that are each other's best, met from visits[state[VISIT]] on.
 
-    Clusters that are neighbours of frozen ones alone are not looked at, so several threads may share all arrays but
-    state, scratch and out if frozen ones lie between what they visit. graph is the rows of edges, seen as float64, uint64 and uint32, and the histograms (first entry of each edge, next
-    entry, bins, counts, q), empty with q < 0 for means; lists are the clusters, the pool, the first entries, NEVER where
-    unknown, and -1 for each cluster; scratch has room for few. Changes all arrays. Returns whether the pool was long
-    enough.
+    graph is the rows of edges, seen as float64, uint64 and uint32, and the histograms (first entry of each edge, next
+    entry, bins, counts, q), empty with q < 0 for means; lists are the clusters, the pool, the first entries, NEVER
+    where unknown, and -1 for each cluster; scratch has room for few. Changes all arrays. Returns whether the pool was
+    long enough. Threads may share all arrays but state, scratch and out, if what they visit touches only by frozen clusters.
     """
     ends = graph[2]
     nodes, pool, firsts, marks = lists
@@ -178,17 +177,6 @@ def fill(table, ends):
                 p = p + 1 if p + 1 < table.size else 0
             table[p] = _item(key, e)
             n += 1
-    return n
-
-
-@uncounted
-def collect(graph, out):
-    """List the entries of the edges that are left; return their number."""
-    _, queued, ends, _ = graph
-    n = 0
-    for e in range(ends.size // 8):
-        out[n] = queued[4 * e + 2]
-        n += ends[_end(2 * e)] != 0
     return n
 
 

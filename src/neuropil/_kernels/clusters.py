@@ -92,13 +92,37 @@ def write_rows(u, v, total, count, first, last, rows, ends):
 
 @uncounted
 def write_entries(graph, first, last, sides, border):
-    """Write the entries of edges first ... last - 1, and mark clusters with an edge to another side, if there are any.
-    """
+    """Write the entries of edges first ... last - 1, mark clusters with edges to another side, if there is any."""
     _, queued, ends, _ = graph
     for e in range(first, last):
         queued[4 * e + 2] = entry_of(e, graph)
         if sides.size > 0 and sides[ends[end(2 * e)]] != sides[ends[end(2 * e + 1)]]:
             border[ends[end(2 * e)]] = border[ends[end(2 * e + 1)]] = True
+
+
+@uncounted
+def count_edges(ends, first, last):
+    """Return how many of the edges first ... last - 1 are left."""
+    n = 0
+    for e in range(first, last):
+        n += ends[end(2 * e)] != 0
+    return n
+
+
+@uncounted
+def pack(graph, first, last, start, rows, which, order):
+    """Copy those of the edges first ... last - 1 that are left, and their numbers, from place `start` on.
+
+    rows are seen as uint64; order gets their new entries.
+    """
+    _, queued, ends, _ = graph
+    for e in range(first, last):
+        if ends[end(2 * e)] != 0:
+            for i in range(4):
+                rows[4 * start + i] = queued[4 * e + i]
+            rows[4 * start + 2] = order[start] = (queued[4 * e + 2] >> S32 << S32) | np.uint64(start)
+            which[start] = e
+            start += 1
 
 
 @uncounted

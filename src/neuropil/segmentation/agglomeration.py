@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from neuropil.errors import InputError
 from neuropil.segmentation.contacts import Contacts, check_ids
 from neuropil.segmentation.linkage import MergeTree, merge_tree
-from neuropil.segmentation.merging import NO_HISTOGRAMS, edge_rows, merge_rows, scores_of
+from neuropil.segmentation.merging import NO_HISTOGRAMS, Merging, edge_rows, scores_of
 from neuropil.segmentation.region_graph import Edges
 
 Score = Literal["mean", "max", "quantile"]
@@ -111,10 +111,13 @@ def agglomerate(
         return merge_tree(Edges.of(contacts.u[strong], contacts.v[strong], contacts.largest[strong]), size)
     if score == "quantile" and not contacts.has_histograms:
         raise InputError("contacts must have histograms for quantiles; got none, see region_contacts(histograms=True)")
-    rows, histograms = _edges(contacts, quantile if score == "quantile" else -1.0, start, threads)
-    parts = _parts(contacts.places, size, threads)
+    histograms, count = _histograms(contacts, quantile if score == "quantile" else -1.0, start)
+    fields, places = (contacts.u, contacts.v, contacts.total, count), contacts.places
     del contacts  # memory, if nobody else keeps them
-    u, v, entry, _ = merge_rows(rows, histograms, least, np.zeros(size + 1, np.bool_), parts=parts, threads=threads)
+    work = Merging(edge_rows(*fields, threads), histograms, least, threads=threads)
+    del fields
+    parts = _parts(places, size, threads)
+    u, v, entry = work.run(np.zeros(size + 1, np.bool_), parts)[:3]
     falling = np.argsort(entry)
     return MergeTree(u[falling], v[falling], scores_of(entry[falling]), size)
 
@@ -131,19 +134,18 @@ def check_contacts(number: int) -> None:
         raise InputError(f"contacts must number less than 2**30; got {number}")
 
 
-def _edges(contacts: Contacts, q: float, start: Start, threads: int) -> tuple[NDArray[np.float64], tuple[Any, ...]]:
-    """Return the edges as rows, and their histograms, which kernels will change; q < 0 stands for the mean."""
-    rows = edge_rows(contacts.u, contacts.v, contacts.total, contacts.count, threads)
+def _histograms(contacts: Contacts, q: float, start: Start) -> tuple[tuple[Any, ...], NDArray[Any]]:
+    """Return histograms, which kernels will change, and how many links each has; q < 0 stands for the mean."""
     if q < 0:
-        return rows, NO_HISTOGRAMS
+        return NO_HISTOGRAMS, contacts.count
     bins, counts = contacts.bins, contacts.bin_counts.copy()
     chain = np.arange(1, bins.size + 1)
     chain[contacts.starts[1:] - 1] = -1
-    heads = contacts.starts[:-1].copy()
-    if start == "max":
-        heads = contacts.starts[1:] - 1
-        counts[heads], rows[:, 1] = 1, 1
-    return rows, (heads, chain, bins, counts, q)
+    if start == "all":
+        return (contacts.starts[:-1].copy(), chain, bins, counts, q), contacts.count
+    heads = contacts.starts[1:] - 1
+    counts[heads] = 1
+    return (heads, chain, bins, counts, q), np.ones_like(contacts.count)
 
 
 def _parts(places: NDArray[np.uint32], size: int, threads: int) -> list[NDArray[np.uint32]]:

@@ -32,29 +32,34 @@ class Merged(NamedTuple):
         uint64 (m,), the smallest fragments of the two clusters, u < v.
     entry
         uint64 (m,): rises from the best merge to the worst; see `scores_of`.
-    smallest
-        uint32 (n + 1,), the smallest fragment of each cluster. Edges that are left are rows whose ends are not 0.
+    left
+        uint32 (k,), the numbers of the edges that are left, rising.
+    rows
+        (k, 4), these edges as `edge_rows` has them, between the smallest fragments of their clusters.
     """
 
     u: NDArray[np.uint64]
     v: NDArray[np.uint64]
     entry: NDArray[np.uint64]
-    smallest: NDArray[np.uint32]
+    left: NDArray[np.uint32]
+    rows: NDArray[np.float64]
 
 
 def edge_rows(
     u: NDArray[np.integer[Any]], v: NDArray[np.integer[Any]], total: NDArray[Any], count: NDArray[Any], threads: int = 1
 ) -> NDArray[np.float64]:
-    """Return edges as kernels want them, (n, 4): sum, number, room for the entry, and both ends, 4 bytes each.
-
-    None crosses a line of the cache.
-    """
-    raw = np.empty(4 * u.size + 3)
-    shift = -raw.ctypes.data % 32 // 8
-    flat = raw[shift : shift + 4 * u.size]
+    """Return edges as kernels want them, (n, 4): sum, number, room for the entry, and both ends, 4 bytes each."""
+    flat = _empty_rows(u.size)
     ends = flat.view(np.uint32)
     run_threads(_clusters.write_rows, [(u, v, total, count, *part, flat, ends) for part in split(u.size, threads)])
     return flat.reshape(-1, 4)
+
+
+def _empty_rows(size: int) -> NDArray[np.float64]:
+    """Return room for rows of edges, (4 size,), none of which crosses a line of the cache."""
+    raw = np.empty(4 * size + 3)
+    shift = -raw.ctypes.data % 32 // 8
+    return raw[shift : shift + 4 * size]
 
 
 def scores_of(entry: NDArray[np.uint64]) -> NDArray[np.float32]:
@@ -62,85 +67,68 @@ def scores_of(entry: NDArray[np.uint64]) -> NDArray[np.float32]:
     return (np.uint64(0xFFFFFFFF) - (entry >> np.uint64(32))).astype(np.uint32).view(np.float32)
 
 
-def merge_rows(
-    rows: NDArray[np.float64],
-    histograms: tuple[Any, ...],
-    least: float,
-    frozen: NDArray[np.bool_],
-    *,
-    parts: Sequence[NDArray[np.uint32]] = (),
-    threads: int = 1,
-) -> Merged:
-    """Merge all clusters whose score is at least `least`, but for those that are frozen; changes all that is given.
+class Merging:
+    """Merges of clusters: edges and clusters, which threads share, and the queue.
 
     Parameters
     ----------
     rows
-        Those of `edge_rows`.
+        Edges, those of `edge_rows`, which are changed. They are let go of as soon as they are not needed.
     histograms
-        What the kernel `entry_of` takes.
+        What the kernel `entry_of` takes; changed, too.
     least
         Score below which nothing is merged.
-    frozen
-        (n + 1,), a place for each cluster.
-    parts
-        Clusters in order of place, each in one part; none stands for one with all. Clusters of different parts merge
-        side by side, unless they have edges to another part.
     threads
         To share the work.
     """
-    work = _Work(rows.reshape(-1), histograms, np.float32(least), frozen.size, threads)
-    parts = parts or [np.arange(1, frozen.size, dtype=np.uint32)]
-    held = work.start(frozen, parts)
-    workers = [_Worker(part, rows.size // 4) for part in parts]
-    work.merge_near(workers, held)
-    if len(parts) > 1:
-        workers.append(_Worker(np.flatnonzero(held & ~frozen).astype(np.uint32), rows.size // 4))
-        work.merge_near(workers[-1:], frozen)
-    work.merge_queued(workers[-1], frozen)
-    done = zip(*(worker.merges() for worker in workers), strict=True)
-    u, v, entry = (fields[0] if len(fields) == 1 else np.concatenate(fields) for fields in done)
-    return Merged(u, v, entry, work.nodes[_clusters.SMALLEST :: 4])
-
-
-class _Worker:
-    """What one thread has of its own."""
-
-    def __init__(self, visits: NDArray[np.uint32], edges: int) -> None:
-        self.visits = visits
-        self.state = np.zeros(10, np.int64)
-        self.scratch = _scratch(max(_FEW, _SPARE))
-        self.out = tuple(np.empty(edges, np.uint64) for _ in range(3))
-
-    def merges(self) -> list[NDArray[np.uint64]]:
-        """Return the clusters that merged, and the entries."""
-        return [field[: self.state[_kernel.MERGES]] for field in self.out]
-
-
-class _Work:
-    """Edges and clusters, which threads share, and the queue."""
 
     def __init__(
-        self, flat: NDArray[np.float64], histograms: tuple[Any, ...], least: np.float32, size: int, threads: int
+        self, rows: NDArray[np.float64], histograms: tuple[Any, ...], least: float, *, threads: int = 1
     ) -> None:
+        flat = rows.reshape(-1)
         self.graph = flat, flat.view(np.uint64), flat.view(np.uint32), histograms
-        self.least, self.threads = least, threads
+        self.least, self.threads = np.float32(least), threads
+
+    def run(self, frozen: NDArray[np.bool_], parts: Sequence[NDArray[np.uint32]] = ()) -> Merged:
+        """Merge all clusters whose score is high enough, but for those that are frozen; can be done once.
+
+        Parameters
+        ----------
+        frozen
+            (n + 1,), a place for each cluster; changed.
+        parts
+            Clusters in order of place, each in one part; none stands for one with all. Clusters of different parts
+            merge side by side, unless they have edges to another part.
+        """
+        parts = parts or [np.arange(1, frozen.size, dtype=np.uint32)]
+        held = self._start(frozen, parts)
+        workers = [_Worker(part, part.size) for part in parts]
+        self._merge_near(workers, held)
+        if len(parts) > 1:
+            workers.append(_Worker(np.flatnonzero(held & ~frozen).astype(np.uint32), frozen.size))
+            self._merge_near(workers[-1:], frozen)
+        which, order = self._pack()
+        workers.append(_Worker(parts[0][:0], frozen.size))
+        self._merge_queued(order, workers[-1], frozen)
+        last = workers[-1].merges()[2]
+        last[:] = (last & ~_clusters.LOW) | which[(last & _clusters.LOW).astype(np.intp)]
+        u, v, entry = (np.concatenate(fields) for fields in zip(*(one.merges() for one in workers), strict=True))
+        return Merged(u, v, entry, *self._left(which))
+
+    def _start(self, frozen: NDArray[np.bool_], parts: Sequence[NDArray[np.uint32]]) -> NDArray[np.bool_]:
+        """Write entries and lists; return which clusters are frozen or have edges to another part."""
+        size = frozen.size
         self.nodes = np.empty(4 * size, np.uint32)
         self.nodes[_clusters.SMALLEST :: 4] = np.arange(size)
-        self.pool = np.empty(_HALVES * (flat.size // 4), np.int32)
-        self.firsts = np.empty(size, np.uint64)
-        self.marks = np.full(size, -1, np.int32)
-        self.heap, self.later = np.empty(_SPARE, np.uint64), np.empty(_SPARE, np.uint64)
-
-    def start(self, frozen: NDArray[np.bool_], parts: Sequence[NDArray[np.uint32]]) -> NDArray[np.bool_]:
-        """Write entries and lists; return which clusters are frozen or have edges to another part."""
+        self.pool = np.empty(_HALVES * (self.graph[0].size // 4), np.int32)
+        self.firsts, self.marks = np.empty(size, np.uint64), np.full(size, -1, np.int32)
         held = frozen.copy()
         side = np.zeros(frozen.size if len(parts) > 1 else 0, np.uint16)
         for k, part in enumerate(parts[1:], 1):
             side[part] = k
         edges = split(self.graph[0].size // 4, self.threads)
         run_threads(_clusters.write_entries, [(self.graph, *part, side, held) for part in edges])
-        self.used = self._write_lists(self.firsts, self.threads)
+        self.free = self._write_lists(self.firsts, self.threads), self.pool.size
         return held
 
     def _write_lists(self, firsts: NDArray[np.uint64], threads: int) -> int:
@@ -152,36 +140,63 @@ class _Work:
         run_threads(_clusters.write_lists, tasks)
         return int(starts[-1])
 
-    def merge_near(self, workers: list[_Worker], frozen: NDArray[np.bool_]) -> None:
+    def _merge_near(self, workers: list[_Worker], frozen: NDArray[np.bool_]) -> None:
         """Merge clusters of few edges that are each other's best, in order of place."""
         self._share(workers)
         while workers:
             lists = self.nodes, self.pool, self.firsts, self.marks
-            shared = self.least, _FEW
-            tasks = [
-                (*shared, worker.visits, frozen, self.graph, lists, worker.state, worker.scratch, worker.out)
-                for worker in workers
-            ]
-            done = run_threads(_kernel.merge_near, tasks)
-            self.used = self.pool.size
+            given = frozen, self.graph, lists
+            tasks = [(self.least, _FEW, one.visits, *given, one.state, one.scratch, one.out) for one in workers]
+            done = run_threads(_kernel.merge_near, tasks, self.threads)
+            self.free = max(
+                ((int(one.state[_kernel.USED]), int(one.state[_kernel.LIMIT])) for one in workers), key=_span
+            )
             workers = [worker for worker, ended in zip(workers, done) if not ended]
             if workers:
+                used = self.pool.size
                 self.pool = _longer(self.pool, 3 * _FEW * len(workers))
+                self.free = used, self.pool.size
                 self._share(workers)
 
     def _share(self, workers: list[_Worker]) -> None:
         """Give each worker some of what is free of the pool."""
-        for worker, (first, last) in zip(workers, split(self.pool.size - self.used, len(workers))):
-            worker.state[_kernel.USED], worker.state[_kernel.LIMIT] = self.used + first, self.used + last
+        start, stop = self.free
+        for worker, (first, last) in zip(workers, split(stop - start, len(workers))):
+            worker.state[_kernel.USED], worker.state[_kernel.LIMIT] = start + first, start + last
 
-    def merge_queued(self, worker: _Worker, frozen: NDArray[np.bool_]) -> None:
-        """Merge what is left by score."""
-        order = np.empty(self.graph[0].size // 4, np.uint64)
-        order = order[: _kernel.collect(self.graph, order)]
+    def _pack(self) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
+        """Keep the edges that are left alone, in order; return the numbers they had, and their entries."""
+        self.pool = np.empty(0, np.int32)
+        self.firsts, self.marks = np.empty(0, np.uint64), np.empty(0, np.int32)
+        _, queued, ends, (heads, *histograms) = self.graph
+        parts = split(queued.size // 4, self.threads)
+        counts = run_threads(_clusters.count_edges, [(ends, *part) for part in parts])
+        starts = [0, *np.cumsum(counts).tolist()]
+        flat = _empty_rows(starts[-1])
+        which, order = np.empty(starts[-1], np.uint32), np.empty(starts[-1], np.uint64)
+        out = flat.view(np.uint64), which, order
+        run_threads(_clusters.pack, [(self.graph, *part, start, *out) for part, start in zip(parts, starts)])
+        if heads.size:
+            heads = heads[which]
+        self.graph = flat, flat.view(np.uint64), flat.view(np.uint32), (heads, *histograms)
+        self.pool = np.empty(_HALVES * order.size, np.int32)
+        return which, order
+
+    def _left(self, which: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.float64]]:
+        """Return the edges that are left at the end."""
+        kept = np.flatnonzero(self.graph[2].reshape(-1, 8)[:, 6])
+        rows = self.graph[0].reshape(-1, 4)[kept]
+        ends = rows.view(np.uint32)[:, 6:]
+        ends[:] = self.nodes[_clusters.SMALLEST :: 4][ends]
+        return which[kept], rows
+
+    def _merge_queued(self, order: NDArray[np.uint64], worker: _Worker, frozen: NDArray[np.bool_]) -> None:
+        """Merge what is left by score; order has the entries of all edges."""
         self.table = np.empty(2 * order.size + _SPARE, np.uint64)
-        nothing = np.empty(0, np.uint64)
-        tasks = [(_kernel.fill, self.table, self.graph[2]), (self._write_lists, nothing, 1), (order.sort,)]
-        pairs, self.used, _ = run_threads(_call, tasks, self.threads)
+        self.heap, self.later = np.empty(_SPARE, np.uint64), np.empty(_SPARE, np.uint64)
+        tasks = [(_kernel.fill, self.table, self.graph[2]), (self._write_lists, self.firsts, 1), (order.sort,)]
+        pairs, used, _ = run_threads(_call, tasks, self.threads)
+        self.free = used, self.pool.size
         self._share([worker])
         worker.state[_kernel.PAIRS] = pairs
         for first in range(0, order.size, _RANGE):
@@ -230,6 +245,28 @@ class _Work:
             self.heap, self.later = _longer(self.heap, need), _longer(self.later, need)
         else:
             worker.scratch = _scratch(2 * need)
+
+
+class _Worker:
+    """What one thread has of its own."""
+
+    def __init__(self, visits: NDArray[np.uint32], most: int) -> None:
+        self.visits = visits
+        self.state = np.zeros(10, np.int64)
+        self.scratch = _scratch(max(_FEW, _SPARE))
+        self.out = tuple(np.empty(most, np.uint64) for _ in range(3))
+
+    def free(self) -> tuple[int, int]:
+        """Return which part of the pool is left of what it was given."""
+        return int(self.state[_kernel.USED]), int(self.state[_kernel.LIMIT])
+
+    def merges(self) -> list[NDArray[np.uint64]]:
+        """Return the clusters that merged, and the entries."""
+        return [field[: self.state[_kernel.MERGES]] for field in self.out]
+
+
+def _span(part: tuple[int, int]) -> int:
+    return part[1] - part[0]
 
 
 def _call(work: Callable[..., Any], *arguments: Any) -> Any:
