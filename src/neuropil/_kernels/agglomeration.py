@@ -100,7 +100,7 @@ def merge_near(least, few, visits, frozen, graph, lists, state, scratch, out):
     graph is the rows of edges, seen as float64, uint64 and uint32, and the histograms (first entry of each edge, next
     entry, bins, counts, q), empty with q < 0 for means; lists are the clusters, the pool, the first entries, NEVER
     where unknown, and -1 for each cluster; scratch has room for few. Changes all arrays. Returns whether the pool was
-    long enough. Threads may share all arrays but state, scratch and out, if what they visit touches only by frozen clusters.
+    long enough. Threads may share all but state, scratch and out if frozen clusters lie between what they visit.
     """
     ends = graph[2]
     nodes, pool, firsts, marks = lists

@@ -83,6 +83,23 @@ def add(e, f, graph):
 
 
 @uncounted
+def write_keys(places, axis, cuts, spans, shift, keys, sizes):
+    """Write, for each cluster from 1 on, the number of its block among `spans` blocks of 2**shift voxels a side.
+
+    Blocks of the parts that are cut after places `cuts` of an axis come one after the other; sizes counts theirs.
+    """
+    for a in range(1, places.shape[0]):
+        part = 0
+        for cut in cuts:
+            part += places[a, axis] > cut
+        sizes[part] += 1
+        key = part
+        for k in range(3):
+            key = key * spans[k] + (np.int64(places[a, k]) >> shift)
+        keys[a - 1] = key
+
+
+@uncounted
 def write_rows(u, v, total, count, first, last, rows, ends):
     """Write edges first ... last - 1 as rows, seen as float64 and as uint32, but for their entries."""
     for e in range(first, last):

@@ -91,16 +91,18 @@ def _fill_row(here, back, shift, links, lowest, size, found, out):
 
 
 @njit(cache=True, nogil=True)
-def fill_contacts(fragments, links, first, last, lowest, size, places, ids, values):
+def fill_contacts(fragments, links, maxima, first, last, lowest, size, places, ids, values):
     """Write (affinity, greater id) of contacts whose smaller id is lowest + 0 ... size - 1 to the places of the ids.
 
-    ids and values are two views of one array of pairs of 32 bits. Places move on.
+    maxima are the greatest ids of rows. ids and values are two views of one array of pairs of 32 bits. Places move on.
     """
     height = fragments.shape[1]
     found = np.empty(fragments.shape[2], np.int64)
     out = places, ids, values
     for z in range(first, last):
         for y in range(height):
+            if maxima[z, y] < lowest:
+                continue
             here = fragments[z, y]
             if z > 0:
                 _fill_row(here, fragments[z - 1, y], 0, links[0, z, y], lowest, size, found, out)

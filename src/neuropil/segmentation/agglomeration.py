@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from neuropil._kernels.clusters import write_keys
 from neuropil.errors import InputError
 from neuropil.segmentation.contacts import Contacts, check_ids
 from neuropil.segmentation.linkage import MergeTree, merge_tree
@@ -26,7 +27,7 @@ from neuropil.segmentation.region_graph import Edges
 Score = Literal["mean", "max", "quantile"]
 Start = Literal["all", "max"]
 
-_BLOCK = 32  # voxels, each way, of a block whose fragments are merged before those of the next
+_BLOCK = 5  # 2**5 voxels a side has a block whose fragments are merged before those of the next
 
 
 def agglomerate(
@@ -155,14 +156,13 @@ def _parts(places: NDArray[np.uint32], size: int, threads: int) -> list[NDArray[
     """
     if places.shape[0] != size + 1 or size == 0:
         return [np.arange(1, size + 1, dtype=np.uint32)]
-    blocks = places // _BLOCK
-    spans = [int(n) + 1 for n in blocks.max(0)]
-    key = (blocks[:, 0] * np.uint64(spans[1]) + blocks[:, 1]) * np.uint64(spans[2]) + blocks[:, 2]
-    key = key[1:].astype(np.min_scalar_type(math.prod(spans)))  # small ones are sorted by counting
-    order = np.argsort(key, kind="stable") + 1
-    if threads == 1:
-        return [order.astype(np.uint32)]
-    along = places[:, int(np.argmax(places.max(0)))]
-    cuts = np.searchsorted(np.cumsum(np.bincount(along[1:])), size * np.arange(1, threads) / threads)
-    side = np.searchsorted(cuts, along)[order]
-    return [order[side == k].astype(np.uint32) for k in range(threads)]
+    extent = np.array([int(along.max()) + 1 for along in places.T])
+    axis = int(np.argmax(extent))
+    below = np.cumsum(np.bincount(places[1:, axis].astype(np.intp)))
+    cuts = np.searchsorted(below, size * np.arange(1, threads) / threads)
+    spans = (extent - 1 >> _BLOCK) + 1
+    keys = np.empty(size, np.min_scalar_type(threads * math.prod(spans.tolist())))  # small ones are sorted by counting
+    sizes = np.zeros(threads, np.int64)
+    write_keys(places, axis, cuts, spans, _BLOCK, keys, sizes)
+    order = (np.argsort(keys, kind="stable") + 1).astype(np.uint32)
+    return np.split(order, np.cumsum(sizes)[:-1])

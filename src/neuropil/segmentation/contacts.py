@@ -23,6 +23,8 @@ from neuropil.segmentation.watershed import check_affinities
 #: Bins of the histogram of affinities; value a falls in bin min(floor(256 a), 255), the byte s in bin s.
 BINS = 256
 
+_SLABS = 2  # slabs of sections per thread: those where a range of ids begins have most of its contacts
+
 
 @dataclass(frozen=True)
 class Contacts:
@@ -177,7 +179,7 @@ def region_contacts(
         maxima = _row_maxima(labels, threads)
     if links.dtype == np.uint8:  # whole numbers as they are
         steps = 0
-    contacts = _gather(labels, maxima, links, histograms, steps, split(labels.shape[0], threads))
+    contacts = _gather(labels, maxima, links, histograms, steps, threads)
     if ids is None:
         return contacts
     return replace(contacts, u=ids[contacts.u], v=ids[contacts.v], places=contacts.places[:0])
@@ -216,23 +218,33 @@ def _gather(
     links: NDArray[np.float32] | NDArray[np.uint8],
     histograms: bool,
     steps: int,
-    slabs: list[tuple[int, int]],
+    threads: int,
 ) -> Contacts:
     """Gather the contacts of dense labels, for one range of smaller ids after the other, so that buckets stay small."""
+    slabs = split(labels.shape[0], threads if threads == 1 else _SLABS * threads)
     largest = int(maxima.max(initial=0))
     check_ids(largest)
     places = np.zeros((largest + 1, 3), np.uint32)
     before = [int(maxima[:first].max(initial=0)) for first, _ in slabs]
-    run_threads(_kernel.first_places, [(labels, maxima, *slab, b, places) for slab, b in zip(slabs, before)])
-    counts = np.zeros((len(slabs), largest + 1), np.int64)
-    run_threads(_kernel.count_contacts, [(labels, *slab, row) for slab, row in zip(slabs, counts)])
-    ends = np.cumsum(counts.sum(0))
+    run_threads(_kernel.first_places, [(labels, maxima, *slab, b, places) for slab, b in zip(slabs, before)], threads)
+    counts = np.zeros((len(slabs), largest + 1), np.uint32 if labels.size < 1 << 30 else np.int64)
+    run_threads(_kernel.count_contacts, [(labels, *slab, row) for slab, row in zip(slabs, counts)], threads)
+    ends = np.cumsum(counts.sum(0, dtype=np.int64))
     at_once = max(labels.size // 2, 1 << 16)
+    scale = 0 if not histograms else 1 if links.dtype == np.uint8 else BINS
     parts: list[list[NDArray[Any]]] = []
     lowest = 1
     while not parts or lowest <= largest:
         highest = max(int(np.searchsorted(ends, ends[lowest - 1] + at_once, side="right")), lowest + 1)
-        parts += _bucket(labels, links, histograms, steps, slabs, counts[:, lowest:highest], lowest, largest)
+        span = labels.dtype.type(lowest), labels.dtype.type(highest - lowest)
+        starts = np.concatenate([[0], ends[lowest:highest] - ends[lowest - 1]])
+        part = counts[:, lowest:highest]
+        places_of = starts[:-1] + np.cumsum(part, 0, np.int64) - part
+        packed = np.empty(int(starts[-1]), np.uint64)
+        out = packed.view(np.uint32), packed.view(np.float32)
+        tasks = [(labels, links, maxima, *slab, *span, row, *out) for slab, row in zip(slabs, places_of)]
+        run_threads(_kernel.fill_contacts, tasks, threads)
+        parts += _gather_bucket(starts, packed, lowest, largest, steps, scale, threads)
         lowest = highest
     u, v, total, count, most, sizes, bins, bin_counts = _joined(parts)
     if links.dtype == np.uint8:
@@ -241,35 +253,20 @@ def _gather(
     return Contacts(u, v, total, count, most, starts, bins, bin_counts, places)
 
 
-def _bucket(
-    labels: NDArray[Any],
-    links: NDArray[np.float32] | NDArray[np.uint8],
-    histograms: bool,
-    steps: int,
-    slabs: list[tuple[int, int]],
-    counts: NDArray[np.int64],
+def _gather_bucket(
+    starts: NDArray[np.int64],
+    packed: NDArray[np.uint64],
     lowest: int,
     largest: int,
+    steps: int,
+    scale: int,
+    threads: int,
 ) -> list[list[NDArray[Any]]]:
-    """Return, in parts, the fields of contacts whose smaller ids are `lowest` + 0 ... k - 1; counts are (slab, k)."""
-    size = counts.shape[1]
-    starts = np.concatenate([[0], np.cumsum(counts.sum(0))])
-    places = starts[:-1] + np.cumsum(counts, 0) - counts
-    packed = np.empty(int(starts[-1]), np.uint64)
-    ids, values = packed.view(np.uint32), packed.view(np.float32)
-    span = (labels.dtype.type(lowest), labels.dtype.type(size))
-    run_threads(
-        _kernel.fill_contacts,
-        [(labels, links, *slab, *span, row, ids, values) for slab, row in zip(slabs, places)],
-    )
-    cuts = np.searchsorted(starts, np.linspace(0, starts[-1], len(slabs) + 1)[1:-1])
-    bounds = [0, *cuts.tolist(), size]
-    scale = 0 if not histograms else 1 if links.dtype == np.uint8 else BINS
-    done = run_threads(
-        _gather_range,
-        [(starts, first, last, packed, largest + 1, lowest, steps, scale) for first, last in pairwise(bounds)],
-    )
-    return [list(fields) for fields in done]
+    """Return, in parts, the fields of contacts whose smaller ids are `lowest` + k; they are from starts[k] on."""
+    cuts = np.searchsorted(starts, np.linspace(0, starts[-1], threads + 1)[1:-1])
+    bounds = [0, *cuts.tolist(), starts.size - 1]
+    ranges = [(starts, *span, packed, largest + 1, lowest, steps, scale) for span in pairwise(bounds)]
+    return [list(fields) for fields in run_threads(_gather_range, ranges, threads)]
 
 
 def _joined(parts: list[list[NDArray[Any]]]) -> list[NDArray[Any]]:
