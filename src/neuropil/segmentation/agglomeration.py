@@ -118,8 +118,9 @@ def agglomerate(
     work = Merging(edge_rows(*fields, threads), histograms, least, threads=threads)
     del fields
     parts = _parts(places, size, threads)
+    del places
     u, v, entry = work.run(np.zeros(size + 1, np.bool_), parts)[:3]
-    falling = np.argsort(entry)
+    falling = np.argsort(entry, kind="stable")  # puts two sorted lists together
     return MergeTree(u[falling], v[falling], scores_of(entry[falling]), size)
 
 

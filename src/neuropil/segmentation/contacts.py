@@ -246,7 +246,7 @@ def _gather(
         run_threads(_kernel.fill_contacts, tasks, threads)
         parts += _gather_bucket(starts, packed, lowest, largest, steps, scale, threads)
         lowest = highest
-    u, v, total, count, most, sizes, bins, bin_counts = _joined(parts)
+    u, v, total, count, most, sizes, bins, bin_counts = _joined(parts, threads)
     if links.dtype == np.uint8:
         total, most = total / 255, most / np.float32(255)
     starts = np.concatenate([[0], np.cumsum(sizes)]) if histograms else np.empty(0, np.int64)
@@ -269,11 +269,18 @@ def _gather_bucket(
     return [list(fields) for fields in run_threads(_gather_range, ranges, threads)]
 
 
-def _joined(parts: list[list[NDArray[Any]]]) -> list[NDArray[Any]]:
-    """Put the fields of parts one behind the other; empties the parts, so that only one field is there twice."""
+def _joined(parts: list[list[NDArray[Any]]], threads: int) -> list[NDArray[Any]]:
+    """Put the fields of parts one behind the other; empties the parts, so that few fields are there twice."""
     if len(parts) == 1:
         return parts.pop()
-    return [np.concatenate([part.pop(0) for part in parts]) for _ in range(len(parts[0]))]
+    return run_threads(_join_field, [(parts, k) for k in range(len(parts[0]))], threads)
+
+
+def _join_field(parts: list[list[NDArray[Any]]], k: int) -> NDArray[Any]:
+    whole = np.concatenate([part[k] for part in parts])
+    for part in parts:
+        part[k] = part[k][:0].copy()
+    return whole
 
 
 def _gather_range(

@@ -24,7 +24,7 @@ NO_HISTOGRAMS = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.ui
 
 
 class Merged(NamedTuple):
-    """Merges in any order, and what is left.
+    """Merges, those from before the queue, best first, then those of the queue, best first; and what is left.
 
     Attributes
     ----------
@@ -107,12 +107,15 @@ class Merging:
         if len(parts) > 1:
             workers.append(_Worker(np.flatnonzero(held & ~frozen).astype(np.uint32), frozen.size))
             self._merge_near(workers[-1:], frozen)
+        near = [np.concatenate(fields) for fields in zip(*(one.merges() for one in workers), strict=True)]
+        del workers
         which, order = self._pack()
-        workers.append(_Worker(parts[0][:0], frozen.size))
-        self._merge_queued(order, workers[-1], frozen)
-        last = workers[-1].merges()[2]
-        last[:] = (last & ~_clusters.LOW) | which[(last & _clusters.LOW).astype(np.intp)]
-        u, v, entry = (np.concatenate(fields) for fields in zip(*(one.merges() for one in workers), strict=True))
+        worker = _Worker(parts[0][:0], frozen.size)
+        tasks = [(self._merge_queued, order, worker, frozen), (_sorted, near)]
+        _, near = run_threads(_call, tasks, self.threads)
+        queued = worker.merges()
+        queued[2][:] = (queued[2] & ~_clusters.LOW) | which[(queued[2] & _clusters.LOW).astype(np.intp)]
+        u, v, entry = (np.concatenate(fields) for fields in zip(near, queued, strict=True))
         return Merged(u, v, entry, *self._left(which))
 
     def _start(self, frozen: NDArray[np.bool_], parts: Sequence[NDArray[np.uint32]]) -> NDArray[np.bool_]:
@@ -263,6 +266,12 @@ class _Worker:
     def merges(self) -> list[NDArray[np.uint64]]:
         """Return the clusters that merged, and the entries."""
         return [field[: self.state[_kernel.MERGES]] for field in self.out]
+
+
+def _sorted(merges: list[NDArray[np.uint64]]) -> list[NDArray[np.uint64]]:
+    """Return merges by entry, best first."""
+    order = np.argsort(merges[2])
+    return [field[order] for field in merges]
 
 
 def _span(part: tuple[int, int]) -> int:
