@@ -25,6 +25,7 @@ from neuropil.networks.architecture import Architecture, Dropout, Pool, Size
 from neuropil.networks.fft import bytes_of_transforms
 from neuropil.networks.network import DenseNetwork, Form
 from neuropil.networks.tuning import tune
+from neuropil.networks.winograd import bytes_of_tiles
 
 log = logging.getLogger("neuropil")
 
@@ -214,10 +215,11 @@ def peak_memory(architecture: Architecture, tile: Size, itemsize: int = 4, forms
                         part = heap.replace([part], place.maps_in * prod(shape) * itemsize, keep=held)
                 streams.append(part)
                 continue
-            if form.method == "fft":
-                maps = place.maps_in * (2 if place.joined else 1)
-                shapes = (place.shape_in, maps, place.maps_out, place.layer.size, place.dilation)
-                meanwhile, spectra = bytes_of_transforms(*shapes)
+            if form.method != "direct":
+                maps = place.maps_in * (2 if place.joined else 1), place.maps_out, place.layer.size
+                fourier = form.method == "fft"
+                work = bytes_of_transforms(place.shape_in, *maps, place.dilation) if fourier else bytes_of_tiles(*maps)
+                meanwhile, spectra = work
                 heap.give(heap.take(int(meanwhile)))
                 kept += spectra
             streams.append(heap.replace([part], place.maps_out * prod(place.shape_out) * itemsize, keep=held))
