@@ -185,7 +185,7 @@ def region_contacts(
     return replace(contacts, u=ids[contacts.u], v=ids[contacts.v], places=contacts.places[:0])
 
 
-def _plain(labels: NDArray[Any]) -> NDArray[np.uint32] | NDArray[np.uint64]:
+def _plain(labels: NDArray[Any]) -> NDArray[Any]:
     """Return labels as kernels take them, not to be written to."""
     view = np.ascontiguousarray(labels, np.uint32 if labels.dtype == np.uint32 else np.uint64).view()
     view.flags.writeable = False
