@@ -109,7 +109,7 @@ def write_rows(u, v, total, count, first, last, rows, ends):
 
 @uncounted
 def write_entries(graph, first, last, sides, border):
-    """Write the entries of edges first ... last - 1, mark clusters with edges to another side, if there is any."""
+    """Write the entries of edges first ... last - 1; mark clusters with edges to another side, if sides are given."""
     _, queued, ends, _ = graph
     for e in range(first, last):
         queued[4 * e + 2] = entry_of(e, graph)

@@ -118,13 +118,13 @@ def decode(affinities: Affinities, decoder: Decoder, *, threads: int = 1) -> Wat
     if by_strongest:
         return result
     quantile = decoder.method == "quantile"
-    contacts = partial(region_contacts, result.fragments, links, histograms=quantile, threads=threads)
+    gather = partial(region_contacts, result.fragments, links, histograms=quantile, threads=threads)
     if decoder.method == "multicut":
         threshold = 0.5 if decoder.merge_threshold is None else decoder.merge_threshold
-        lookup = multicut(contacts(), result.tree.size, threshold=threshold)
+        lookup = multicut(gather(), result.tree.size, threshold=threshold)
         return _without_tree(apply_lookup(result.fragments, lookup))
     score: Score = "quantile" if quantile else "mean"
-    tree = agglomerate(contacts(), result.tree.size, score=score, quantile=decoder.quantile, threads=threads)
+    tree = agglomerate(gather(), result.tree.size, score=score, quantile=decoder.quantile, threads=threads)
     merged = WatershedSegmentation(result.fragments, tree, result.fragments)
     if decoder.merge_threshold is None:
         return merged

@@ -19,6 +19,7 @@ _FEW = 512  # contacts of a cluster that is not yet left to the queue
 _RANGE = 1 << 16  # entries of a range of scores
 _HALVES = 8  # room for half-edges per edge, to begin with; what is not used takes no memory
 _SPARE = 1024  # room of other arrays, to begin with
+_SCANS = 4  # threads of which each looks at all edges
 
 NO_HISTOGRAMS = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.int64), -1.0)
 
@@ -123,7 +124,7 @@ class Merging:
         size = frozen.size
         self.nodes = np.empty(4 * size, np.uint32)
         self.nodes[_clusters.SMALLEST :: 4] = np.arange(size)
-        self.pool = np.empty(_HALVES * (self.graph[0].size // 4), np.int32)
+        self.pool = _pool(self.graph[0].size // 4)
         self.firsts, self.marks = np.empty(size, np.uint64), np.full(size, -1, np.int32)
         held = frozen.copy()
         side = np.zeros(frozen.size if len(parts) > 1 else 0, np.uint16)
@@ -136,7 +137,7 @@ class Merging:
 
     def _write_lists(self, firsts: NDArray[np.uint64], threads: int) -> int:
         """Write the lists of all clusters; return where they end."""
-        parts = split(self.nodes.size // 4, threads)
+        parts = split(self.nodes.size // 4, min(threads, _SCANS))
         counts = run_threads(_clusters.count_halves, [(self.graph[2], *part, self.nodes) for part in parts])
         starts = [0, *np.cumsum(counts).tolist()]
         tasks = [(self.graph, *part, start, self.nodes, self.pool, firsts) for part, start in zip(parts, starts)]
@@ -151,9 +152,8 @@ class Merging:
             given = frozen, self.graph, lists
             tasks = [(self.least, _FEW, one.visits, *given, one.state, one.scratch, one.out) for one in workers]
             done = run_threads(_kernel.merge_near, tasks, self.threads)
-            self.free = max(
-                ((int(one.state[_kernel.USED]), int(one.state[_kernel.LIMIT])) for one in workers), key=_span
-            )
+            spare = [(int(one.state[_kernel.USED]), int(one.state[_kernel.LIMIT])) for one in workers]
+            self.free = max(spare, key=_span)
             workers = [worker for worker, ended in zip(workers, done) if not ended]
             if workers:
                 used = self.pool.size
@@ -182,7 +182,7 @@ class Merging:
         if heads.size:
             heads = heads[which]
         self.graph = flat, flat.view(np.uint64), flat.view(np.uint32), (heads, *histograms)
-        self.pool = np.empty(_HALVES * order.size, np.int32)
+        self.pool = _pool(order.size)
         return which, order
 
     def _left(self, which: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.float64]]:
@@ -284,6 +284,11 @@ def _call(work: Callable[..., Any], *arguments: Any) -> Any:
 
 def _scratch(size: int) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint64]]:
     return np.empty(size, np.uint64), np.empty(size, np.int64), np.empty(size, np.uint64)
+
+
+def _pool(edges: int) -> NDArray[np.int32]:
+    """Return room for lists of half-edges, whose places have 32 bits."""
+    return np.empty(min(_HALVES * edges, (1 << 32) - 1), np.int32)
 
 
 def _longer(array: NDArray[Any], more: int) -> NDArray[Any]:
