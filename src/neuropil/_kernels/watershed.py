@@ -384,8 +384,7 @@ def widen(labels, out):
 
 
 @uncounted
-def renumber(labels, here, lookup, out):
-    """Write the labels of a slab, of which `here` other labels come first, as those of the lookup, as `widen` does."""
+def renumber(labels, lookup, out):
+    """Write what the lookup says of labels, in the order of `widen`."""
     for v in range(out.size):
-        new = lookup[labels[v] + here]
-        out[v] = new if labels[v] != 0 else 0
+        out[v] = lookup[np.uint32(labels[v])]

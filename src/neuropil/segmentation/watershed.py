@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal, NoReturn, TypeVar, overload
 
 import numpy as np
@@ -167,8 +168,10 @@ def label_links(bits: NDArray[np.uint8], slabs: list[tuple[int, int]], out: NDAr
         _kernel.borders(bits.reshape(-1), slabs[k][0] * section, *faces, parents, here[k - 1], here[k])
     lookup = np.zeros(parents.size, np.uint64)
     number(parents, lookup)
-    lookup = lookup.astype(out.dtype, copy=False)
-    run_threads(_kernel.renumber, [(a, h, lookup, b) for a, b, h in zip(labels, parts, here)], threads)
+    lookups = [lookup[first : last + 1].astype(out.dtype) for first, last in pairwise(here)]
+    for own in lookups:
+        own[0] = 0
+    run_threads(_kernel.renumber, list(zip(labels, lookups, parts, strict=True)), threads)
 
 
 def check_affinities(
