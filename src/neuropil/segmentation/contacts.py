@@ -238,11 +238,12 @@ def _gather(
         highest = max(int(np.searchsorted(ends, ends[lowest - 1] + at_once, side="right")), lowest + 1)
         span = labels.dtype.type(lowest), labels.dtype.type(highest - lowest)
         starts = np.concatenate([[0], ends[lowest:highest] - ends[lowest - 1]])
-        part = counts[:, lowest:highest]
-        places_of = starts[:-1] + np.cumsum(part, 0, np.int64) - part
+        rows = [starts[:-1].copy()]  # where each slab writes
+        for before_it in counts[:-1, lowest:highest]:
+            rows.append(rows[-1] + before_it)
         packed = np.empty(int(starts[-1]), np.uint64)
         out = packed.view(np.uint32), packed.view(np.float32)
-        tasks = [(labels, links, maxima, *slab, *span, row, *out) for slab, row in zip(slabs, places_of)]
+        tasks = [(labels, links, maxima, *slab, *span, row, *out) for slab, row in zip(slabs, rows)]
         run_threads(_kernel.fill_contacts, tasks, threads)
         parts += _gather_bucket(starts, packed, lowest, largest, steps, scale, threads)
         lowest = highest
