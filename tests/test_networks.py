@@ -139,7 +139,8 @@ def test_spectra_that_are_kept_follow_their_filters(method):
     other = DenseNetwork(TINY, 4)
 
     def check() -> None:
-        assert (network(inputs, forms=forms) - network(inputs)).abs().max() < 1e-5
+        plain = network(inputs)
+        assert (network(inputs, forms=forms) - plain).abs().max() < 1e-5 * max(1, plain.abs().max())
 
     with torch.no_grad():
         check()

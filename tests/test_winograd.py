@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from neuropil._kernels import winograd as kernels
+from neuropil.networks import winograd
 from neuropil.networks.architecture import VD2D, VD2D3D, Conv
 from neuropil.networks.network import DenseNetwork, Form
 from neuropil.networks.winograd import bytes_of_tiles, convolve_winograd
@@ -33,11 +34,17 @@ def apart(made, exact):
 
 
 @pytest.mark.parametrize("size", kernels.SIZES)
-def test_the_matrices_correlate(size):
-    of_filter, of_tile, of_result = kernels.matrices(size)
-    filters, tile = np.random.default_rng(0).standard_normal((2, 6))
-    exact = np.correlate(tile, filters[:size], "valid")
-    assert np.allclose(of_result @ ((of_filter @ filters[:size]) * (of_tile @ tile)), exact, rtol=1e-12)
+@pytest.mark.parametrize("tile", kernels.POINTS)
+def test_the_matrices_correlate(tile, size):
+    of_filter, of_tile, of_result = kernels.matrices(tile, size)
+    filters, values = np.random.default_rng(0).standard_normal((2, tile))
+    exact = np.correlate(values, filters[:size], "valid")
+    assert np.allclose(of_result @ ((of_filter @ filters[:size]) * (of_tile @ values)), exact, rtol=1e-11)
+
+
+def test_the_tile_wastes_least():
+    assert winograd._tile((1, 1, 150, 150, 200), 3, (1, 16, 16)) == 7  # 2 tiles of 5 for 9 or 10 voxels, else 3 of 4
+    assert winograd._tile((1, 1, 64, 64, 200), 3, (1, 16, 16)) == 6  # 4 voxels an offset: one tile of either
 
 
 @settings(max_examples=60)
@@ -114,9 +121,12 @@ def test_a_double_or_a_filter_of_one_voxel_is_convolved_directly():
 
 def test_memory_is_foreseen():
     for fan, maps, kernel in ((24, 24, (1, 3, 3)), (60, 200, (1, 3, 3)), (120, 100, (2, 3, 3))):
-        rooms = [kernels._room(24, 6, fan * kernel[0]), kernels._room(24, 4, maps), kernels._line(24, fan * kernel[0])]
-        taken = sum(room.nbytes for room in rooms) + kernels._line(24, maps).nbytes
-        work, _ = bytes_of_tiles(fan, maps, kernel)
+        wide, long = kernels._wide(fan, kernel[0]), kernels._padded(maps)
+        work, spectra = bytes_of_tiles(fan, maps, kernel)
+        together = kernels.MADE if spectra < kernels.LARGE else kernels.SUMMED
+        rooms = kernels._room(7, together, 7, wide), kernels._room(7, together, 5, long)
+        taken = sum(room.nbytes for room in rooms)
+        taken += sum(kernels._line(7, together, one).nbytes for one in (wide, long))
         assert taken <= work / torch.get_num_threads() <= 2 * taken
 
 

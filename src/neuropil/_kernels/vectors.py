@@ -161,13 +161,15 @@ def _product(_context, rows, vectors, near, a, a_row, a_step, b, b_step, c, c_ro
 product: Any = _product
 
 
-def transform(matrices: dict[int, NDArray[Any]], *, reads: bool = False, writes: bool = False) -> Any:
+def transform(
+    matrices: dict[int, NDArray[Any]], *, reads: bool = False, writes: bool = False, adds: bool = False
+) -> Any:
     """Make a function that applies one of some constant matrices to vectors of `maps` numbers, many times over.
 
     The function takes (which, times, source, its next, its stride, target, its next, its stride, maps, bias, floor):
     the stride leads from a vector to the next of the same product, the next to that of the next product. Vectors are
-    read and written whole, beyond `maps`, unless `reads` or `writes`. When these are set, `bias` (an address) is added
-    and what is below `floor` is raised to it.
+    read and written whole, beyond `maps`, unless `reads` or `writes`. Where it `adds`, `bias` (an address) is added and
+    what is below `floor` is raised to it.
     """
 
     @intrinsic
@@ -186,14 +188,14 @@ def transform(matrices: dict[int, NDArray[Any]], *, reads: bool = False, writes:
                 def vectors(values, matrix=matrix):
                     at, read, write, added = values
                     mask = None
-                    if reads or writes:
+                    if reads or writes or adds:
                         left = emit.splat(builder.trunc(builder.sub(maps, at), _INT32))
                         mask = builder.icmp_signed("<", counting, left)
                     given = [emit.load(emit.at(read, apart, j), mask if reads else None)
                              for j in range(matrix.shape[1])]  # fmt: skip
-                    first = emit.load(added, mask) if writes else None
+                    first = emit.load(added, mask) if adds else None
                     for i, value in enumerate(emit.apply(matrix, given, first)):
-                        if writes:
+                        if adds:
                             value = builder.select(builder.fcmp_ordered("<", value, low), low, value)
                         emit.store(value, emit.at(write, between, i), mask if writes else None)
                     step = _INT(4 * LANES)

@@ -150,7 +150,7 @@ def measured_memory(network: DenseNetwork, tile: Size, dtype: torch.dtype, forms
     held = machine.resident() - before
     machine.keep_memory(False)
     machine.release()
-    return held + _host(network.architecture, tile) if before else 0.0
+    return held + _host(network.architecture, tile, 2) if before else 0.0  # a pass has one of each itself
 
 
 def dtype_of(network: nn.Module, precision: Precision) -> torch.dtype:
@@ -279,9 +279,9 @@ def _count(shape: Sequence[int], tile: Size) -> int:
     return prod(ceil(n / t) for n, t in zip(shape, tile))
 
 
-def _host(architecture: Architecture, tile: Size) -> int:
-    """Bytes of float32 read ahead, read, and handed over; made, handed on, and being written."""
-    return 4 * (3 * architecture.streams * prod(architecture.input_shape(tile)) + 3 * prod(tile))
+def _host(architecture: Architecture, tile: Size, times: int = 3) -> int:
+    """Bytes of float32 read ahead, read, and handed over; made, handed on, and being written: `times` in all."""
+    return 4 * times * (architecture.streams * prod(architecture.input_shape(tile)) + prod(tile))
 
 
 def _pass(network: DenseNetwork, tile: Size, dtype: torch.dtype, forms: Sequence[Form]) -> float:
