@@ -224,7 +224,7 @@ def measure_mutex(figures: dict[str, float], quick: bool, rng: np.random.Generat
     signed = strengths.astype(np.float64)
     signed[3:] *= -1
     ours, theirs, others = alternate(
-        1 if quick else 3,
+        1 if quick else 2,
         lambda: mutex_watershed(links, LONG),
         lambda: mwatershed.agglom(signed, LONG),
         lambda: bioimage_cpp.segmentation.mutex_watershed(strengths, LONG, 3),
@@ -343,8 +343,8 @@ def main() -> None:
     volumes = {name: f"{title} {'x'.join(map(str, cases[name].shape[1:]))}" for name, title in volumes.items()}
     for name, given in cases.items():
         measure_memory(figures, name, given)
-        measure_watershed(figures, name, given, 2 if quick else 5)
-        measure_trees(figures, name, given, 1 if quick else 3, quantile=False)
+        measure_watershed(figures, name, given, 2 if quick else 3)
+        measure_trees(figures, name, given, 1 if quick else 2, quantile=False)
         measure_trees(figures, name, given[:, :128, :128, :128].copy(), 1, quantile=True)
     del links, cases
     measure_mutex(figures, quick, rng)
