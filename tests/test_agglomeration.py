@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -22,6 +23,7 @@ from neuropil.segmentation.agglomeration_parts import Merges, PartEdges, agglome
 from neuropil.segmentation.contacts import Contacts, region_contacts
 from neuropil.segmentation.decoding import Decoder, decode
 from neuropil.segmentation.linkage import cut
+from neuropil.segmentation.merging import NO_HISTOGRAMS, Merging, edge_rows
 from neuropil.segmentation.watershed import watershed
 
 quick = settings(max_examples=50, deadline=None)
@@ -106,6 +108,69 @@ def test_order_of_work_changes_nothing(levels, monkeypatch):
         found = Merges.joined([agglomerate_part(edges, []).merges])
         for name, value in vars(expected).items():
             np.testing.assert_array_equal(getattr(found, name), value, err_msg=name)
+
+
+@pytest.mark.parametrize(("few", "span"), [(0, 5), (3, 2), (512, 1 << 16)])
+def test_any_parts_give_the_same_merges(few, span, monkeypatch):
+    """Whichever part a cluster is put in, by the place of its fragment or not; with ties and frozen clusters, too."""
+    work_in(monkeypatch, few, span)
+    check_parts()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 6), st.sampled_from([2, 5, 1000]), st.integers(0, 2**32 - 1))
+def check_parts(size, parts, levels, seed):
+    rng = np.random.default_rng(seed)
+    u, v = np.nonzero(np.triu(rng.random((size + 1, size + 1)) < rng.random(), 1))
+    u, v = u[u > 0], v[u > 0]
+    count = rng.integers(1, 4, u.size)
+    total = rng.integers(0, levels, u.size) * count
+    frozen = rng.random(size + 1) < rng.choice([0, 0.1])
+    part = rng.integers(0, parts, size + 1)
+    order = rng.permutation(np.arange(1, size + 1))
+    places = [order[part[order] == k].astype(np.uint32) for k in range(parts)]
+    found = [
+        Merging(edge_rows(u, v, total, count), NO_HISTOGRAMS, 1.0, threads=threads).run(frozen.copy(), given)
+        for given, threads in (((), 1), (places, 1), (places, 2))
+    ]
+    expected, *others = [[field[np.argsort(merged.entry)] for field in merged[:3]] for merged in found]
+    for other, merged in zip(others, found[1:], strict=True):
+        for one, two in zip(expected, other, strict=True):
+            np.testing.assert_array_equal(one, two)
+        assert np.array_equal(merged.left, found[0].left)
+        np.testing.assert_array_equal(merged.rows[:, :2], found[0].rows[:, :2])
+        ends = [np.sort(one.rows.view(np.uint32)[:, 6:]) for one in (merged, found[0])]
+        np.testing.assert_array_equal(*ends)
+
+
+@pytest.mark.parametrize("levels", [3, 255])
+@pytest.mark.parametrize("score", ["mean", "quantile"])
+def test_threads_change_no_tree(levels, score):
+    links = np.round(smooth(32, 5, 1.0) * levels).astype(np.uint8) * (255 // levels)
+    fragments = watershed(links, low=0.1, high=0.99, dtype=np.uint32)
+    size = int(fragments.max())
+    order = np.append(0, np.random.default_rng(0).permutation(size) + 1).astype(np.uint32)
+    for numbered in (fragments, order[fragments]):  # in raster order, and such that few places are known
+        contacts = region_contacts(numbered, links, histograms=True)
+        one, *others = (agglomerate(contacts, size, score=score, threads=threads) for threads in (1, 2, 5))
+        nowhere = replace(contacts, places=contacts.places[:0])
+        for tree in (*others, agglomerate(nowhere, size, score=score, threads=2)):
+            for name in ("u", "v", "affinity"):
+                np.testing.assert_array_equal(getattr(one, name), getattr(tree, name))
+
+
+def test_places_are_those_of_first_voxels():
+    links = smooth(20, 1)
+    fragments = watershed(links, low=0.1, high=0.9)
+    _, first = np.unique(np.append(0, fragments), return_index=True)
+    expected = np.stack(np.unravel_index(first[1:] - 1, fragments.shape), 1)
+    for threads in (1, 2, 3):
+        contacts = region_contacts(fragments, links, threads=threads)
+        np.testing.assert_array_equal(contacts.places[1:], expected)
+        assert_equal(contacts, region_contacts(fragments.astype(np.uint32), links, threads=threads))
+    far = region_contacts(np.where(fragments > 0, fragments + np.uint64(2**40), 0), links)
+    assert far.places.shape == (0, 3)
+    np.testing.assert_array_equal(far.u, contacts.u + np.uint64(2**40))
 
 
 @quick
@@ -253,6 +318,8 @@ def test_bad_input_is_one_sentence():
         agglomerate(contacts, 2, score="quantile", quantile=85)
     with pytest.raises(InputError, match="threads must be at least 1; got 0"):
         region_contacts([[[1, 2]]], links, threads=0)
+    with pytest.raises(InputError, match="threads must be at least 1; got 0"):
+        agglomerate(contacts, 2, threads=0)
     with pytest.raises(InputError, match="without NaN; got nan"):
         region_contacts([[[1, 2]]], links + np.nan)
     with pytest.raises(InputError, match=r"shape \(1, 1, 2\); got float64"):

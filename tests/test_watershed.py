@@ -210,10 +210,22 @@ def test_rows_of_any_width(width):
 def test_positions_of_voxels_have_64_bits():
     """So that volumes of 2**32 voxels and more are safe; the arrays that hold positions, by place of the argument."""
     watershed(smooth((4, 4, 4), 0), low=0.1, high=0.9)
-    checked = 0
-    for kernel, places in ((_kernel.corners, (1, 5)), (_kernel.divide, (1, 2, 3)), (_kernel.basins, (3,))):
-        for signature in kernel.signatures:
-            for k in places:
-                assert signature[k].dtype.bitwidth == 64
-                checked += 1
-    assert checked >= 6
+    for kernel, places in ((_kernel.corners, (1, 5)), (_kernel.divide, (1, 2, 3))):
+        widths = [[signature[k].dtype.bitwidth for k in places] for signature in kernel.signatures]
+        assert [64] * len(places) in widths
+        assert all(row[:-1] == [64] * (len(places) - 1) for row in widths)  # 32 are for small volumes' queues
+
+
+def test_fragments_of_32_bits(monkeypatch):
+    links = np.round(smooth((9, 12, 10), 1) * 20) / 20
+    for tiebreak in ("index", "waterz"):
+        whole = watershed(links, low=0.1, high=0.9, tiebreak=tiebreak)
+        for threads in (1, 3):
+            small = watershed(links, low=0.1, high=0.9, tiebreak=tiebreak, threads=threads, dtype=np.uint32)
+            assert small.dtype == np.uint32
+            assert np.array_equal(small, whole)
+    with pytest.raises(InputError, match=r"dtype must be numpy.uint32 or numpy.uint64; got <class 'numpy.int64'>"):
+        watershed(links, low=0.1, high=0.9, dtype=np.int64)
+    monkeypatch.setattr(module, "_MOST", 250)
+    with pytest.raises(InputError, match=r"numpy.uint64 for 2\*\*31 voxels or more; got 1080 voxels"):
+        watershed(links, low=0.1, high=0.9, dtype=np.uint32)

@@ -38,7 +38,8 @@ from neuropil._kernels.uncounted import uncounted
 
 _K = np.uint64(0x9E3779B97F4A7C15)
 # Places of the state, which lives on when a function returns for want of room. SHORT is what there is too little of.
-MERGES, NODE, USED, PAIRS, HEAD, WAITING, LATER, SHORT, NEED = range(9)
+# The pool is used up to USED and may be up to LIMIT.
+MERGES, VISIT, USED, LIMIT, PAIRS, HEAD, WAITING, LATER, SHORT, NEED = range(10)
 POOL, TABLE, QUEUE, SCRATCH = range(1, 5)
 
 
@@ -93,19 +94,19 @@ def _absorb(a, b, graph, nodes, pool, marks, scratch):
 
 
 @uncounted
-def merge_near(least, few, frozen, graph, lists, state, scratch, out):
-    """Merge pairs of clusters of few edges each that are each other's best, in order of place, from state[NODE] on.
+def merge_near(least, few, visits, frozen, graph, lists, state, scratch, out):
+    """Merge pairs of clusters of few edges each that are each other's best, met from visits[state[VISIT]] on.
 
     graph is the rows of edges, seen as float64, uint64 and uint32, and the histograms (first entry of each edge, next
-    entry, bins, counts, q), empty with q < 0 for means; lists are the clusters, the pool, which is used up to
-    state[USED], the first entries, NEVER where unknown, and -1 for each cluster; scratch has room for few. Changes all
-    arrays. Returns whether the pool was long enough.
+    entry, bins, counts, q), empty with q < 0 for means; lists are the clusters, the pool, the first entries, NEVER
+    where unknown, and -1 for each cluster; scratch has room for few. Changes all arrays. Returns whether the pool was
+    long enough. Threads may share all but state, scratch and out if frozen clusters lie between what they visit.
     """
     ends = graph[2]
     nodes, pool, firsts, marks = lists
     last = last_entry(least)
-    while state[NODE] < frozen.size:
-        a = state[NODE]
+    while state[VISIT] < visits.size:
+        a = np.int64(visits[state[VISIT]])
         while 0 < nodes[4 * a + LENGTH] <= few and not frozen[a]:
             entry = _first(a, graph, nodes, pool, firsts)
             if entry > last:
@@ -117,7 +118,7 @@ def merge_near(least, few, frozen, graph, lists, state, scratch, out):
             if _first(b, graph, nodes, pool, firsts) != entry:
                 a = b
                 continue
-            if state[USED] + most_room(a, b, nodes) > pool.size:
+            if state[USED] + most_room(a, b, nodes) > state[LIMIT]:
                 return False
             if nodes[4 * a + LENGTH] < nodes[4 * b + LENGTH]:
                 a, b = b, a
@@ -125,7 +126,7 @@ def merge_near(least, few, frozen, graph, lists, state, scratch, out):
             state[MERGES] += 1
             state[USED] = make_room(a, np.int64(nodes[4 * b + LENGTH]), nodes, pool, state[USED])
             _absorb(a, b, graph, nodes, pool, marks, scratch)
-        state[NODE] += 1
+        state[VISIT] += 1
     return True
 
 
@@ -176,17 +177,6 @@ def fill(table, ends):
                 p = p + 1 if p + 1 < table.size else 0
             table[p] = _item(key, e)
             n += 1
-    return n
-
-
-@uncounted
-def collect(graph, out):
-    """List the entries of the edges that are left; return their number."""
-    _, queued, ends, _ = graph
-    n = 0
-    for e in range(ends.size // 8):
-        out[n] = queued[4 * e + 2]
-        n += ends[_end(2 * e)] != 0
     return n
 
 
@@ -302,10 +292,10 @@ def _look_up(a, halves, graph, table, state, scratch):
 
 
 @uncounted
-def _short_of(room, more, pool, queue, state, scratch):
+def _short_of(room, more, queue, state, scratch):
     """Return what a merge has too little of, 0 if nothing: room in the pool, and for so many edges elsewhere."""
     table, heap, later = queue
-    if state[USED] + room > pool.size:
+    if state[USED] + room > state[LIMIT]:
         return POOL
     if 3 * (state[PAIRS] + more) > 2 * table.size:
         return TABLE
@@ -341,7 +331,7 @@ def merge_queued(order, bound, least, frozen, graph, lists, queue, state, scratc
             continue
         a, b = _roles(e, ends, nodes)
         room, more = most_room(a, b, nodes), np.int64(nodes[4 * b + LENGTH])
-        state[SHORT], state[NEED] = _short_of(room, more, pool, queue, state, scratch), room
+        state[SHORT], state[NEED] = _short_of(room, more, queue, state, scratch), room
         if state[SHORT] != 0:
             _put_back(entry, bound, heap, later, state)
             return False

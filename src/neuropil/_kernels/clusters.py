@@ -83,40 +83,100 @@ def add(e, f, graph):
 
 
 @uncounted
-def write_entries(graph, firsts):
-    """Write the entries of all edges, and the first of each cluster, NEVER for none."""
-    _, queued, ends, _ = graph
-    firsts[:] = NEVER
-    for e in range(ends.size // 8):
-        entry = entry_of(e, graph)
-        queued[4 * e + 2] = entry
-        a, b = np.int64(ends[end(2 * e)]), np.int64(ends[end(2 * e + 1)])
-        firsts[a] = min(firsts[a], entry)
-        firsts[b] = min(firsts[b], entry)
+def write_keys(places, axis, cuts, spans, shift, keys, sizes):
+    """Write, for each cluster from 1 on, the number of its block among `spans` blocks of 2**shift voxels a side.
+
+    Blocks of the parts that are cut after places `cuts` of an axis come one after the other; sizes counts theirs.
+    """
+    for a in range(1, places.shape[0]):
+        part = 0
+        for cut in cuts:
+            part += places[a, axis] > cut
+        sizes[part] += 1
+        key = part
+        for k in range(3):
+            key = key * spans[k] + (np.int64(places[a, k]) >> shift)
+        keys[a - 1] = key
 
 
 @uncounted
-def write_lists(ends, nodes, pool):
-    """Write the list of each cluster into the pool, one behind the other; return where the last one ends."""
-    halves = ends.size // 4
-    size = nodes.size // 4
-    for a in range(size):
-        nodes[4 * a + LENGTH] = 0
-    for h in range(halves):
-        nodes[4 * np.int64(ends[end(h)]) + LENGTH] += np.uint32(1)
-    nodes[LENGTH] = 0
+def write_rows(u, v, total, count, first, last, rows, ends):
+    """Write edges first ... last - 1 as rows, seen as float64 and as uint32, but for their entries."""
+    for e in range(first, last):
+        rows[4 * e], rows[4 * e + 1] = total[e], count[e]
+        ends[end(2 * e)], ends[end(2 * e + 1)] = u[e], v[e]
+
+
+@uncounted
+def write_entries(graph, first, last, sides, border):
+    """Write the entries of edges first ... last - 1; mark clusters with edges to another side, if sides are given."""
+    _, queued, ends, _ = graph
+    for e in range(first, last):
+        queued[4 * e + 2] = entry_of(e, graph)
+        if sides.size > 0 and sides[ends[end(2 * e)]] != sides[ends[end(2 * e + 1)]]:
+            border[ends[end(2 * e)]] = border[ends[end(2 * e + 1)]] = True
+
+
+@uncounted
+def count_edges(ends, first, last):
+    """Return how many of the edges first ... last - 1 are left."""
     n = 0
-    for a in range(size):
-        nodes[4 * a + START] = n
-        nodes[4 * a + ROOM] = nodes[4 * a + LENGTH]
-        n += np.int64(nodes[4 * a + LENGTH])
+    for e in range(first, last):
+        n += ends[end(2 * e)] != 0
+    return n
+
+
+@uncounted
+def pack(graph, first, last, start, rows, which, order):
+    """Copy those of the edges first ... last - 1 that are left, and their numbers, from place `start` on.
+
+    rows are seen as uint64; order gets their new entries.
+    """
+    _, queued, ends, _ = graph
+    for e in range(first, last):
+        if ends[end(2 * e)] != 0:
+            for i in range(4):
+                rows[4 * start + i] = queued[4 * e + i]
+            rows[4 * start + 2] = order[start] = (queued[4 * e + 2] >> S32 << S32) | np.uint64(start)
+            which[start] = e
+            start += 1
+
+
+@uncounted
+def count_halves(ends, first, last, nodes):
+    """Write how many edges clusters first ... last - 1 have; return the sum."""
+    for a in range(first, last):
         nodes[4 * a + LENGTH] = 0
-    for h in range(halves):
+    n = 0
+    for h in range(ends.size // 4):
         a = np.int64(ends[end(h)])
-        if a != 0:
+        if first <= a < last and a != 0:
+            nodes[4 * a + LENGTH] += np.uint32(1)
+            n += 1
+    return n
+
+
+@uncounted
+def write_lists(graph, first, last, start, nodes, pool, firsts):
+    """Write the lists of clusters first ... last - 1, which have been counted, one behind the other into the pool.
+
+    The first entry of each cluster goes to firsts, NEVER if there is none, unless that is empty.
+    """
+    _, queued, ends, _ = graph
+    for a in range(first, last):
+        nodes[4 * a + START] = start
+        nodes[4 * a + ROOM] = nodes[4 * a + LENGTH]
+        start += np.int64(nodes[4 * a + LENGTH])
+        nodes[4 * a + LENGTH] = 0
+        if firsts.size > 0:
+            firsts[a] = NEVER
+    for h in range(ends.size // 4):
+        a = np.int64(ends[end(h)])
+        if first <= a < last and a != 0:
             pool[np.int64(nodes[4 * a + START]) + np.int64(nodes[4 * a + LENGTH])] = h
             nodes[4 * a + LENGTH] += np.uint32(1)
-    return n
+            if firsts.size > 0:
+                firsts[a] = min(firsts[a], queued[4 * (h >> 1) + 2])
 
 
 @uncounted

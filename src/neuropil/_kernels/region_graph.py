@@ -15,6 +15,33 @@ from neuropil._kernels.uncounted import uncounted
 
 
 @uncounted
+def row_maxima(labels, first, last, out):
+    """Write the greatest label of each row of sections first ... last - 1."""
+    for z in range(first, last):
+        for y in range(labels.shape[1]):
+            row = labels[z, y]
+            most = out[z, y]
+            for x in range(row.size):
+                most = max(most, row[x])
+            out[z, y] = most
+
+
+@uncounted
+def first_places(labels, maxima, first, last, before, places):
+    """Write z, y, x of those voxels of a slab whose label is greater than all before, of which `before` is greatest."""
+    most = np.int64(before)
+    for z in range(first, last):
+        for y in range(labels.shape[1]):
+            if np.int64(maxima[z, y]) <= most:
+                continue
+            row = labels[z, y]
+            for x in range(row.size):
+                if np.int64(row[x]) > most:
+                    most = np.int64(row[x])
+                    places[most, 0], places[most, 1], places[most, 2] = z, y, x
+
+
+@uncounted
 def _count_row(here, back, shift, counts):
     """Count the contacts of here[x] with back[x - shift] by the smaller id."""
     for x in range(shift, here.size):
@@ -64,16 +91,18 @@ def _fill_row(here, back, shift, links, lowest, size, found, out):
 
 
 @njit(cache=True, nogil=True)
-def fill_contacts(fragments, links, first, last, lowest, size, places, ids, values):
+def fill_contacts(fragments, links, maxima, first, last, lowest, size, places, ids, values):
     """Write (affinity, greater id) of contacts whose smaller id is lowest + 0 ... size - 1 to the places of the ids.
 
-    ids and values are two views of one array of pairs of 32 bits. Places move on.
+    maxima are the greatest ids of rows. ids and values are two views of one array of pairs of 32 bits. Places move on.
     """
     height = fragments.shape[1]
     found = np.empty(fragments.shape[2], np.int64)
     out = places, ids, values
     for z in range(first, last):
         for y in range(height):
+            if maxima[z, y] < lowest:
+                continue
             here = fragments[z, y]
             if z > 0:
                 _fill_row(here, fragments[z - 1, y], 0, links[0, z, y], lowest, size, found, out)

@@ -1,10 +1,10 @@
 """Watershed on the grid graph: one byte of directions per voxel, and one array that is queue, then forest, then labels.
 
 Direction k of a voxel is bit k: 0 -z, 1 -y, 2 -x, 3 +z, 4 +y, 5 +x; direction (k + 3) % 6 leads back. The queue of the
-plateau division and the forest of the basins never live at the same time, so both use the output array: the whole
-transform costs 9 bytes per voxel beside its input. Everything but the division of plateaus works on slabs of sections,
-which threads may share: a slab is labelled as if nothing lay beyond it, and `borders` says which of its labels go on in
-the next.
+plateau division, the forest of the basins and the labels never live at the same time, so all use the output array: the
+whole transform costs 9 bytes per voxel beside its input, or 5 where labels take four. Everything but the division of
+plateaus works on slabs of sections, which threads may share: a slab is labelled as if nothing lay beyond it, and
+`borders` says which of its labels go on in the next.
 
 Key insight: most voxels have one link, which settles them at once; whole rows are tested for others by arithmetic on
 words of eight bytes, several words in one instruction. Rows are copied into a frame of zeros for that, so that faces of
@@ -12,8 +12,6 @@ the volume need no thought. What cannot be foretold is chosen by arithmetic, not
 """
 
 from __future__ import annotations
-
-import sys
 
 import numpy as np
 from numba import njit
@@ -32,7 +30,6 @@ _HIGH = np.uint64(0x8080808080808080)
 _MOST = np.uint64(0x7F7F7F7F7F7F7F7F)
 _B0, _B1, _B2, _B3, _B4, _B5 = (np.uint64(k * 0x0101010101010101) for k in (1, 2, 4, 8, 16, 32))
 _S1, _S2, _S3, _S4, _S7, _S8, _S56 = (np.uint64(k) for k in (1, 2, 3, 4, 7, 8, 56))
-_LOW_HALF = 0 if sys.byteorder == "little" else 1
 _STRIP = 1 << 15  # voxels of a strip in a section
 # Rows of a frame.
 _HERE, _Z0, _Z1, _Y0, _Y1 = range(5)
@@ -333,43 +330,32 @@ def _grow_forest(bits, first, last, forest):
 def basins(bits, first, last, labels):
     """Write the basin of each voxel of sections first ... last - 1, numbered by first voxels, 0 without links.
 
-    Returns their number. The slab has less than 2**31 voxels, so that entries take four bytes: the forest lies in the
-    second half of the slab's labels, which are written from the first one on and do not reach an entry before it is
-    read for the last time.
+    Returns their number. The slab has less than 2**31 voxels, so that the entries of the forest, which become labels,
+    take four bytes.
     """
-    section = bits.shape[1] * bits.shape[2]
-    size = (last - first) * section
-    out = labels[first * section : last * section]
-    halves = out.view(np.int32)
-    forest = halves[size:]
-    _grow_forest(bits, first, last, forest)
+    _grow_forest(bits, first, last, labels)
     n = 0
-    for v in range(size):
-        entry = np.int64(forest[v])
+    for v in range(labels.size):
+        entry = np.int64(labels[v])
         if entry >= 0:  # background, or a root that has its label
-            out[v] = entry
             continue
-        r = -entry - 1
-        label = np.int64(halves[2 * r + _LOW_HALF if r < v else size + r])
+        label = np.int64(labels[-entry - 1])
         if label <= 0:
-            label = _label_tree(forest, out, v, n + 1)
+            label = _label_tree(labels, v, n + 1)
             n = max(n, label)
-        out[v] = label
+        labels[v] = label
     return n
 
 
 @uncounted
-def _label_tree(forest, out, v, new):
-    """Return the label of a voxel's tree, a new one if it has none, and write it on the way to the root.
-
-    Labels of voxels before v are in out.
-    """
+def _label_tree(forest, v, new):
+    """Return the label of a voxel's tree, a new one if it has none, and write it on the way to the root."""
     r = v
-    while r >= v and forest[r] < 0 and forest[r] != -r - 1:
+    while forest[r] < 0 and forest[r] != -r - 1:
         r = -np.int64(forest[r]) - 1
-    label = out[r] if r < v else np.int64(forest[r]) if forest[r] > 0 else new
+    label = np.int64(forest[r]) if forest[r] > 0 else new
     r = v
-    while r >= v and forest[r] < 0:
+    while forest[r] < 0:
         up = -np.int64(forest[r]) - 1
         forest[r] = label
         r = up
@@ -377,23 +363,28 @@ def _label_tree(forest, out, v, new):
 
 
 @njit(cache=True, nogil=True)
-def borders(bits, labels, parents, place, height, before, here):
+def borders(bits, place, above, below, parents, before, here):
     """Join labels that links lead across the border in front of a slab's first voxel, `place`.
 
-    height is the number of voxels of a section; before and here are added to the labels on either side.
+    above and below are the labels of the sections on either side; before and here are added to them.
     """
-    for v in range(place, place + height):
-        if bits[v] & np.uint8(1) or bits[v - height] & np.uint8(8):
-            a = find(parents, labels[v - height] + before)
-            b = find(parents, labels[v] + here)
+    for i in range(below.size):
+        if bits[place + i] & np.uint8(1) or bits[place + i - below.size] & np.uint8(8):
+            a = find(parents, above[i] + before)
+            b = find(parents, below[i] + here)
             if a != b:
                 join(parents, a, b)
 
 
 @uncounted
-def renumber(labels, first, last, here, lookup):
-    """Replace the labels of a slab, of which `here` other labels come first, by those of the lookup; 0 stays."""
-    part = labels[first:last]
-    for v in range(part.size):
-        new = lookup[np.uint64(part[v] + here)]
-        part[v] = new if part[v] != 0 else 0
+def widen(labels, out):
+    """Copy labels from the first one on, so that they may lie in the second half of what is written."""
+    for v in range(out.size):
+        out[v] = labels[v]
+
+
+@uncounted
+def renumber(labels, lookup, out):
+    """Write what the lookup says of labels, in the order of `widen`."""
+    for v in range(out.size):
+        out[v] = lookup[np.uint32(labels[v])]

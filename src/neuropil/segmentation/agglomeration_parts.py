@@ -22,10 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuropil.errors import InputError
 from neuropil.segmentation.agglomeration import check_contacts
-from neuropil.segmentation.merging import edge_rows, merge_rows, scores_of
+from neuropil.segmentation.merging import NO_HISTOGRAMS, Merging, edge_rows, scores_of
 from neuropil.segmentation.pairs import group_pairs
-
-_NO_HISTOGRAMS = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.int64), -1.0)
 
 
 @dataclass(frozen=True)
@@ -185,14 +183,12 @@ def agglomerate_part(edges: PartEdges, frozen: ArrayLike, *, least: float = 0.0)
     ids = np.unique(np.concatenate([np.zeros(1, np.uint64), edges.u, edges.v]))
     a, b = (np.searchsorted(ids, end[order]) for end in (edges.u, edges.v))
     rows = edge_rows(a, b, edges.total[order], edges.count[order])
-    ends = rows.view(np.uint32)
     held = np.isin(ids, np.asarray(frozen, np.uint64))
-    u, v, entry, smallest = merge_rows(rows, _NO_HISTOGRAMS, least, held)
+    u, v, entry, kept, rows = Merging(rows, NO_HISTOGRAMS, least).run(held)
     first_u, first_v = edges.first_u[order], edges.first_v[order]
     which = (entry & np.uint64(0xFFFFFFFF)).astype(np.intp)
     merges = Merges(ids[u.astype(np.intp)], ids[v.astype(np.intp)], scores_of(entry), first_u[which], first_v[which])
-    kept = np.flatnonzero(ends[:, 6])
-    a, b = (ids[smallest[ends[kept, k]]] for k in (6, 7))
-    total, count = (rows[kept, k].astype(np.int64) for k in (0, 1))
+    a, b = ids[rows.view(np.uint32)[:, 6:]].T
+    total, count = rows[:, :2].astype(np.int64).T
     left = PartEdges(np.minimum(a, b), np.maximum(a, b), total, count, first_u[kept], first_v[kept])
     return Agglomerated(merges, left)

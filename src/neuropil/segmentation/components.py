@@ -136,7 +136,7 @@ def components_of_affinities(affinities: ArrayLike, threshold: float, *, threads
     bits = strong_links(affinities, threshold)
     labels = np.empty(bits.shape, np.uint64)
     if labels.size:
-        label_links(bits, slabs_of(bits.shape, threads), labels.reshape(-1).view(np.int64), threads)
+        label_links(bits, slabs_of(bits.shape, threads), labels.reshape(-1), threads)
     return labels
 
 

@@ -77,5 +77,5 @@ def block_components(bits: NDArray[np.uint8], region: Box, block: Box, shape: Se
         raise InputError(f"region must be {wanted} for block {block}; got {region} and bits of {bits.shape}")
     own = np.ascontiguousarray(bits[block.shift([-n for n in region.start]).slices])
     labels = np.empty(block.shape, np.uint64)
-    label_links(own, slabs_of(own.shape, 1), labels.reshape(-1).view(np.int64), 1)
+    label_links(own, slabs_of(own.shape, 1), labels.reshape(-1), 1)
     return BlockComponents(labels, names_of(first_places(labels.reshape(-1)), block, shape), own)

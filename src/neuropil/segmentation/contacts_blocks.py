@@ -118,7 +118,8 @@ def inner_contacts(fragments: ArrayLike, affinities: ArrayLike) -> BlockContacts
     links = check_affinities(affinities)
     found = region_contacts(fragments, links, steps=STEPS)
     scale = 255 if links.dtype == np.uint8 else STEPS
-    return BlockContacts(found.u, found.v, np.rint(found.total * scale).astype(np.int64), found.count, found.largest)
+    u, v, count = found.u.astype(np.uint64), found.v.astype(np.uint64), found.count.astype(np.int64)
+    return BlockContacts(u, v, np.rint(found.total * scale).astype(np.int64), count, found.largest)
 
 
 def face_contacts(here: ArrayLike, there: ArrayLike, affinities: ArrayLike) -> BlockContacts:

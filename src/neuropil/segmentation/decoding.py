@@ -9,6 +9,7 @@ mutex watershed has neither fragments nor a threshold. Their trees are empty.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -116,12 +117,14 @@ def decode(affinities: Affinities, decoder: Decoder, *, threads: int = 1) -> Wat
     )
     if by_strongest:
         return result
-    contacts = region_contacts(result.fragments, links, histograms=decoder.method == "quantile", threads=threads)
+    quantile = decoder.method == "quantile"
+    gather = partial(region_contacts, result.fragments, links, histograms=quantile, threads=threads)
     if decoder.method == "multicut":
         threshold = 0.5 if decoder.merge_threshold is None else decoder.merge_threshold
-        return _without_tree(apply_lookup(result.fragments, multicut(contacts, result.tree.size, threshold=threshold)))
-    score: Score = "mean" if decoder.method == "mean" else "quantile"
-    tree = agglomerate(contacts, result.tree.size, score=score, quantile=decoder.quantile)
+        lookup = multicut(gather(), result.tree.size, threshold=threshold)
+        return _without_tree(apply_lookup(result.fragments, lookup))
+    score: Score = "quantile" if quantile else "mean"
+    tree = agglomerate(gather(), result.tree.size, score=score, quantile=decoder.quantile, threads=threads)
     merged = WatershedSegmentation(result.fragments, tree, result.fragments)
     if decoder.merge_threshold is None:
         return merged

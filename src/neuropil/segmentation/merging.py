@@ -5,7 +5,7 @@ Clusters that are each other's best merge first, in order of place. The rest goe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,15 +13,19 @@ from numpy.typing import NDArray
 
 from neuropil._kernels import agglomeration as _kernel
 from neuropil._kernels import clusters as _clusters
+from neuropil.segmentation.threads import run_threads, split
 
 _FEW = 512  # contacts of a cluster that is not yet left to the queue
 _RANGE = 1 << 16  # entries of a range of scores
 _HALVES = 8  # room for half-edges per edge, to begin with; what is not used takes no memory
 _SPARE = 1024  # room of other arrays, to begin with
+_SCANS = 4  # threads of which each looks at all edges
+
+NO_HISTOGRAMS = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.int64), -1.0)
 
 
 class Merged(NamedTuple):
-    """Merges in any order, and what is left.
+    """Merges, those from before the queue, best first, then those of the queue, best first; and what is left.
 
     Attributes
     ----------
@@ -29,30 +33,34 @@ class Merged(NamedTuple):
         uint64 (m,), the smallest fragments of the two clusters, u < v.
     entry
         uint64 (m,): rises from the best merge to the worst; see `scores_of`.
-    smallest
-        uint32 (n + 1,), the smallest fragment of each cluster. Edges that are left are rows whose ends are not 0.
+    left
+        uint32 (k,), the numbers of the edges that are left, rising.
+    rows
+        (k, 4), these edges as `edge_rows` has them, between the smallest fragments of their clusters.
     """
 
     u: NDArray[np.uint64]
     v: NDArray[np.uint64]
     entry: NDArray[np.uint64]
-    smallest: NDArray[np.uint32]
+    left: NDArray[np.uint32]
+    rows: NDArray[np.float64]
 
 
 def edge_rows(
-    u: NDArray[np.integer[Any]], v: NDArray[np.integer[Any]], total: NDArray[Any], count: NDArray[Any]
+    u: NDArray[np.integer[Any]], v: NDArray[np.integer[Any]], total: NDArray[Any], count: NDArray[Any], threads: int = 1
 ) -> NDArray[np.float64]:
-    """Return edges as kernels want them, (n, 4): sum, number, room for the entry, and both ends, 4 bytes each.
+    """Return edges as kernels want them, (n, 4): sum, number, room for the entry, and both ends, 4 bytes each."""
+    flat = _empty_rows(u.size)
+    ends = flat.view(np.uint32)
+    run_threads(_clusters.write_rows, [(u, v, total, count, *part, flat, ends) for part in split(u.size, threads)])
+    return flat.reshape(-1, 4)
 
-    None crosses a line of the cache.
-    """
-    raw = np.empty(4 * u.size + 3)
+
+def _empty_rows(size: int) -> NDArray[np.float64]:
+    """Return room for rows of edges, (4 size,), none of which crosses a line of the cache."""
+    raw = np.empty(4 * size + 3)
     shift = -raw.ctypes.data % 32 // 8
-    rows = raw[shift : shift + 4 * u.size].reshape(-1, 4)
-    rows[:, 0], rows[:, 1] = total, count
-    ends = rows.view(np.uint32)
-    ends[:, 6], ends[:, 7] = u, v
-    return rows
+    return raw[shift : shift + 4 * size]
 
 
 def scores_of(entry: NDArray[np.uint64]) -> NDArray[np.float32]:
@@ -60,84 +68,157 @@ def scores_of(entry: NDArray[np.uint64]) -> NDArray[np.float32]:
     return (np.uint64(0xFFFFFFFF) - (entry >> np.uint64(32))).astype(np.uint32).view(np.float32)
 
 
-def merge_rows(
-    rows: NDArray[np.float64], histograms: tuple[Any, ...], least: float, frozen: NDArray[np.bool_]
-) -> Merged:
-    """Merge all clusters whose score is at least `least`, but for those that are frozen; changes all that is given.
+class Merging:
+    """Merges of clusters: edges and clusters, which threads share, and the queue.
 
-    rows are those of `edge_rows`, histograms what the kernel `entry_of` takes. frozen has a place for each cluster.
+    Parameters
+    ----------
+    rows
+        Edges, those of `edge_rows`, which are changed. They are let go of as soon as they are not needed.
+    histograms
+        What the kernel `entry_of` takes; changed, too.
+    least
+        Score below which nothing is merged.
+    threads
+        To share the work.
     """
-    flat = rows.reshape(-1)
-    graph = flat, flat.view(np.uint64), flat.view(np.uint32), histograms
-    size = frozen.size
-    nodes = np.empty(4 * size, np.uint32)
-    nodes[_clusters.SMALLEST :: 4] = np.arange(size)
-    pool = np.empty(_HALVES * (flat.size // 4), np.int32)
-    out = tuple(np.empty(min(flat.size // 4, size), np.uint64) for _ in range(3))
-    work = _Work(graph, nodes, pool, np.float32(least), out)
-    work.merge_near(frozen)
-    work.merge_queued(frozen)
-    u, v, entry = (field[: work.state[_kernel.MERGES]] for field in out)
-    return Merged(u, v, entry, nodes[_clusters.SMALLEST :: 4])
 
+    def __init__(
+        self, rows: NDArray[np.float64], histograms: tuple[Any, ...], least: float, *, threads: int = 1
+    ) -> None:
+        flat = rows.reshape(-1)
+        self.graph = flat, flat.view(np.uint64), flat.view(np.uint32), histograms
+        self.least, self.threads = np.float32(least), threads
 
-@dataclass
-class _Work:
-    """Arrays of the kernels, of which some grow."""
+    def run(self, frozen: NDArray[np.bool_], parts: Sequence[NDArray[np.uint32]] = ()) -> Merged:
+        """Merge all clusters whose score is high enough, but for those that are frozen; can be done once.
 
-    graph: tuple[Any, ...]
-    nodes: NDArray[np.uint32]
-    pool: NDArray[np.int32]
-    least: np.float32
-    out: tuple[NDArray[np.uint64], ...]
+        Parameters
+        ----------
+        frozen
+            (n + 1,), a place for each cluster; changed.
+        parts
+            Clusters in order of place, each in one part; none stands for one with all. Clusters of different parts
+            merge side by side, unless they have edges to another part.
+        """
+        parts = parts or [np.arange(1, frozen.size, dtype=np.uint32)]
+        held = self._start(frozen, parts)
+        workers = [_Worker(part, part.size) for part in parts]
+        self._merge_near(workers, held)
+        if len(parts) > 1:
+            workers.append(_Worker(np.flatnonzero(held & ~frozen).astype(np.uint32), frozen.size))
+            self._merge_near(workers[-1:], frozen)
+        near = [np.concatenate(fields) for fields in zip(*(one.merges() for one in workers), strict=True)]
+        del workers
+        which, order = self._pack()
+        worker = _Worker(parts[0][:0], frozen.size)
+        tasks = [(self._merge_queued, order, worker, frozen), (_sorted, near)]
+        _, near = run_threads(_call, tasks, self.threads)
+        queued = worker.merges()
+        queued[2][:] = (queued[2] & ~_clusters.LOW) | which[(queued[2] & _clusters.LOW).astype(np.intp)]
+        u, v, entry = (np.concatenate(fields) for fields in zip(near, queued, strict=True))
+        return Merged(u, v, entry, *self._left(which))
 
-    def __post_init__(self) -> None:
-        self.state = np.zeros(9, np.int64)
-        self.heap, self.later = np.empty(_SPARE, np.uint64), np.empty(_SPARE, np.uint64)
-        self.scratch = _scratch(max(_FEW, _SPARE))
-        self.table = np.empty(0, np.uint64)
+    def _start(self, frozen: NDArray[np.bool_], parts: Sequence[NDArray[np.uint32]]) -> NDArray[np.bool_]:
+        """Write entries and lists; return which clusters are frozen or have edges to another part."""
+        size = frozen.size
+        self.nodes = np.empty(4 * size, np.uint32)
+        self.nodes[_clusters.SMALLEST :: 4] = np.arange(size)
+        self.pool = _pool(self.graph[0].size // 4)
+        self.firsts, self.marks = np.empty(size, np.uint64), np.full(size, -1, np.int32)
+        held = frozen.copy()
+        side = np.zeros(frozen.size if len(parts) > 1 else 0, np.uint16)
+        for k, part in enumerate(parts[1:], 1):
+            side[part] = k
+        edges = split(self.graph[0].size // 4, self.threads)
+        run_threads(_clusters.write_entries, [(self.graph, *part, side, held) for part in edges])
+        self.free = self._write_lists(self.firsts, self.threads), self.pool.size
+        return held
 
-    def merge_near(self, frozen: NDArray[np.bool_]) -> None:
+    def _write_lists(self, firsts: NDArray[np.uint64], threads: int) -> int:
+        """Write the lists of all clusters; return where they end."""
+        parts = split(self.nodes.size // 4, min(threads, _SCANS))
+        counts = run_threads(_clusters.count_halves, [(self.graph[2], *part, self.nodes) for part in parts])
+        starts = [0, *np.cumsum(counts).tolist()]
+        tasks = [(self.graph, *part, start, self.nodes, self.pool, firsts) for part, start in zip(parts, starts)]
+        run_threads(_clusters.write_lists, tasks)
+        return int(starts[-1])
+
+    def _merge_near(self, workers: list[_Worker], frozen: NDArray[np.bool_]) -> None:
         """Merge clusters of few edges that are each other's best, in order of place."""
-        firsts = np.empty(frozen.size, np.uint64)
-        marks = np.full(frozen.size, -1, np.int32)
-        _clusters.write_entries(self.graph, firsts)
-        self.state[_kernel.USED] = _clusters.write_lists(self.graph[2], self.nodes, self.pool)
-        self.state[_kernel.NODE] = 1
-        while not _kernel.merge_near(
-            self.least,
-            _FEW,
-            frozen,
-            self.graph,
-            (self.nodes, self.pool, firsts, marks),
-            self.state,
-            self.scratch,
-            self.out,
-        ):
-            self.pool = _longer(self.pool, 3 * _FEW)
+        self._share(workers)
+        while workers:
+            lists = self.nodes, self.pool, self.firsts, self.marks
+            given = frozen, self.graph, lists
+            tasks = [(self.least, _FEW, one.visits, *given, one.state, one.scratch, one.out) for one in workers]
+            done = run_threads(_kernel.merge_near, tasks, self.threads)
+            spare = [(int(one.state[_kernel.USED]), int(one.state[_kernel.LIMIT])) for one in workers]
+            self.free = max(spare, key=_span)
+            workers = [worker for worker, ended in zip(workers, done) if not ended]
+            if workers:
+                used = self.pool.size
+                self.pool = _longer(self.pool, 3 * _FEW * len(workers))
+                self.free = used, self.pool.size
+                self._share(workers)
 
-    def merge_queued(self, frozen: NDArray[np.bool_]) -> None:
-        """Merge what is left by score."""
-        order = np.empty(self.graph[0].size // 4, np.uint64)
-        order = order[: _kernel.collect(self.graph, order)]
-        order.sort()
+    def _share(self, workers: list[_Worker]) -> None:
+        """Give each worker some of what is free of the pool."""
+        start, stop = self.free
+        for worker, (first, last) in zip(workers, split(stop - start, len(workers))):
+            worker.state[_kernel.USED], worker.state[_kernel.LIMIT] = start + first, start + last
+
+    def _pack(self) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
+        """Keep the edges that are left alone, in order; return the numbers they had, and their entries."""
+        self.pool = np.empty(0, np.int32)
+        self.firsts, self.marks = np.empty(0, np.uint64), np.empty(0, np.int32)
+        _, queued, ends, (heads, *histograms) = self.graph
+        parts = split(queued.size // 4, self.threads)
+        counts = run_threads(_clusters.count_edges, [(ends, *part) for part in parts])
+        starts = [0, *np.cumsum(counts).tolist()]
+        flat = _empty_rows(starts[-1])
+        which, order = np.empty(starts[-1], np.uint32), np.empty(starts[-1], np.uint64)
+        out = flat.view(np.uint64), which, order
+        run_threads(_clusters.pack, [(self.graph, *part, start, *out) for part, start in zip(parts, starts)])
+        if heads.size:
+            heads = heads[which]
+        self.graph = flat, flat.view(np.uint64), flat.view(np.uint32), (heads, *histograms)
+        self.pool = _pool(order.size)
+        return which, order
+
+    def _left(self, which: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.float64]]:
+        """Return the edges that are left at the end."""
+        kept = np.flatnonzero(self.graph[2].reshape(-1, 8)[:, 6])
+        rows = self.graph[0].reshape(-1, 4)[kept]
+        ends = rows.view(np.uint32)[:, 6:]
+        ends[:] = self.nodes[_clusters.SMALLEST :: 4][ends]
+        return which[kept], rows
+
+    def _merge_queued(self, order: NDArray[np.uint64], worker: _Worker, frozen: NDArray[np.bool_]) -> None:
+        """Merge what is left by score; order has the entries of all edges."""
         self.table = np.empty(2 * order.size + _SPARE, np.uint64)
-        self.state[_kernel.PAIRS] = _kernel.fill(self.table, self.graph[2])
-        self.state[_kernel.USED] = _clusters.write_lists(self.graph[2], self.nodes, self.pool)
+        self.heap, self.later = np.empty(_SPARE, np.uint64), np.empty(_SPARE, np.uint64)
+        tasks = [(_kernel.fill, self.table, self.graph[2]), (self._write_lists, self.firsts, 1), (order.sort,)]
+        pairs, used, _ = run_threads(_call, tasks, self.threads)
+        self.free = used, self.pool.size
+        self._share([worker])
+        worker.state[_kernel.PAIRS] = pairs
         for first in range(0, order.size, _RANGE):
             last = first + _RANGE
             bound = order[last] if last < order.size else np.uint64(_clusters.NEVER)
-            self._merge_range(order[first:last], bound, frozen)
+            self._merge_range(order[first:last], bound, worker, frozen)
 
-    def _merge_range(self, order: NDArray[np.uint64], bound: np.uint64, frozen: NDArray[np.bool_]) -> None:
+    def _merge_range(
+        self, order: NDArray[np.uint64], bound: np.uint64, worker: _Worker, frozen: NDArray[np.bool_]
+    ) -> None:
         """Merge pairs up to a bound, those included that were put back for later."""
-        waiting = self.later[: self.state[_kernel.LATER]]
+        state = worker.state
+        waiting = self.later[: state[_kernel.LATER]]
         now = waiting < bound
         order = np.concatenate((order, waiting[now]))
         order.sort()
         kept = waiting[~now]
         self.later[: kept.size] = kept
-        self.state[_kernel.LATER], self.state[_kernel.HEAD] = kept.size, 0
+        state[_kernel.LATER], state[_kernel.HEAD] = kept.size, 0
         while not _kernel.merge_queued(
             order,
             bound,
@@ -146,30 +227,68 @@ class _Work:
             self.graph,
             (self.nodes, self.pool),
             (self.table, self.heap, self.later),
-            self.state,
-            self.scratch,
-            self.out,
+            state,
+            worker.scratch,
+            worker.out,
         ):
-            self._enlarge(int(self.state[_kernel.SHORT]), int(self.state[_kernel.NEED]))
+            self._enlarge(int(state[_kernel.SHORT]), int(state[_kernel.NEED]), worker)
 
-    def _enlarge(self, short: int, need: int) -> None:
+    def _enlarge(self, short: int, need: int, worker: _Worker) -> None:
         """Make room where a kernel was short of it."""
         if short == _kernel.POOL:
             self.pool = _longer(self.pool, need)
+            worker.state[_kernel.LIMIT] = self.pool.size
         elif short == _kernel.TABLE:
             pairs = _kernel.fill(self.table, self.graph[2])  # without what is gone
             if 3 * (pairs + need) > 2 * self.table.size:
                 self.table = np.empty(2 * (pairs + need), np.uint64)
                 _kernel.fill(self.table, self.graph[2])
-            self.state[_kernel.PAIRS] = pairs
+            worker.state[_kernel.PAIRS] = pairs
         elif short == _kernel.QUEUE:
             self.heap, self.later = _longer(self.heap, need), _longer(self.later, need)
         else:
-            self.scratch = _scratch(2 * need)
+            worker.scratch = _scratch(2 * need)
+
+
+class _Worker:
+    """What one thread has of its own."""
+
+    def __init__(self, visits: NDArray[np.uint32], most: int) -> None:
+        self.visits = visits
+        self.state = np.zeros(10, np.int64)
+        self.scratch = _scratch(max(_FEW, _SPARE))
+        self.out = tuple(np.empty(most, np.uint64) for _ in range(3))
+
+    def free(self) -> tuple[int, int]:
+        """Return which part of the pool is left of what it was given."""
+        return int(self.state[_kernel.USED]), int(self.state[_kernel.LIMIT])
+
+    def merges(self) -> list[NDArray[np.uint64]]:
+        """Return the clusters that merged, and the entries."""
+        return [field[: self.state[_kernel.MERGES]] for field in self.out]
+
+
+def _sorted(merges: list[NDArray[np.uint64]]) -> list[NDArray[np.uint64]]:
+    """Return merges by entry, best first."""
+    order = np.argsort(merges[2])
+    return [field[order] for field in merges]
+
+
+def _span(part: tuple[int, int]) -> int:
+    return part[1] - part[0]
+
+
+def _call(work: Callable[..., Any], *arguments: Any) -> Any:
+    return work(*arguments)
 
 
 def _scratch(size: int) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint64]]:
     return np.empty(size, np.uint64), np.empty(size, np.int64), np.empty(size, np.uint64)
+
+
+def _pool(edges: int) -> NDArray[np.int32]:
+    """Return room for lists of half-edges, whose places have 32 bits."""
+    return np.empty(min(_HALVES * edges, (1 << 32) - 1), np.int32)
 
 
 def _longer(array: NDArray[Any], more: int) -> NDArray[Any]:

@@ -107,7 +107,7 @@ def multicut(contacts: Contacts, size: int, *, threshold: float = 0.5, by_size: 
     if costs.size == 0:
         lookup[1:] = np.arange(1, size + 1)
         return lookup
-    graph = UndirectedGraph(size, np.stack([contacts.u, contacts.v], 1) - np.uint64(1), True)
+    graph = UndirectedGraph(size, np.stack([contacts.u, contacts.v], 1).astype(np.uint64) - np.uint64(1), True)
     objective = solvers.MulticutObjective(graph, costs)
     chain = solvers.ChainedMulticutSolvers([solvers.GreedyAdditiveMulticut(), solvers.KernighanLinMulticut()])
     segments = np.asarray(chain.optimize(objective)).astype(np.int64)

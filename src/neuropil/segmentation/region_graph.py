@@ -112,4 +112,5 @@ def region_edges(fragments: ArrayLike, affinities: ArrayLike, *, threads: int = 
     contacts = region_contacts(fragments, affinities, threads=threads)
     order = falling(contacts.largest)  # contacts are unique and in order, so no more needs to be sorted
     order = order[: np.count_nonzero(contacts.largest)]
-    return Edges(contacts.u[order], contacts.v[order], contacts.largest[order])
+    u, v = (ids[order].astype(np.uint64, copy=False) for ids in (contacts.u, contacts.v))
+    return Edges(u, v, contacts.largest[order])

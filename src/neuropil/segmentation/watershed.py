@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NoReturn
+from itertools import pairwise
+from typing import Any, Literal, NoReturn, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,7 @@ from neuropil.errors import InputError
 from neuropil.segmentation.threads import run_threads, split
 
 Tiebreak = Literal["index", "cpp", "waterz"]
+Id = TypeVar("Id", np.uint32, np.uint64)
 
 # Directions 0 -z, 1 -y, 2 -x, 3 +z, 4 +y, 5 +x, listed so that neighbours come in ascending index ("index") or so that
 # the last one wins (the other two).
@@ -32,9 +34,27 @@ ORDERS = {"index": (0, 1, 2, 5, 4, 3), "cpp": (2, 1, 0, 5, 4, 3), "waterz": (0, 
 _MOST = (1 << 31) - 1  # voxels of a slab, whose places kernels keep in four bytes
 
 
+@overload
 def watershed(
     affinities: ArrayLike, *, low: float, high: float, tiebreak: Tiebreak = "index", threads: int = 1
-) -> NDArray[np.uint64]:
+) -> NDArray[np.uint64]: ...
+
+
+@overload
+def watershed(
+    affinities: ArrayLike, *, low: float, high: float, tiebreak: Tiebreak = "index", threads: int = 1, dtype: type[Id]
+) -> NDArray[Id]: ...
+
+
+def watershed(
+    affinities: ArrayLike,
+    *,
+    low: float,
+    high: float,
+    tiebreak: Tiebreak = "index",
+    threads: int = 1,
+    dtype: type[Any] = np.uint64,
+) -> NDArray[Any]:
     r"""Divide a volume into fragments, the basins of the steepest-ascent graph of its affinities.
 
     1. Links with affinity <= `low` are dropped; voxels without a link are background. Those >= `high` become equal.
@@ -59,10 +79,12 @@ def watershed(
     threads
         Threads to share the work, >= 1, each with its slab of sections; the result is the same for any number. The
         division of plateaus, much of the work only where values have many ties, is done by one.
+    dtype
+        numpy.uint64, or numpy.uint32, which takes half of the memory, for volumes of less than 2**31 voxels.
 
     Returns
     -------
-    ndarray of uint64
+    ndarray of uint64 or uint32
         (z, y, x); 0 is background, fragments are 1 ... n in raster order of their first voxels, each 6-connected.
 
     Raises
@@ -72,7 +94,7 @@ def watershed(
 
     Notes
     -----
-    Linear in voxels; takes 9 bytes per voxel, the output included (and with several threads 16 per fragment).
+    Linear in voxels; takes 9 bytes per voxel, or 5, the output included (and with several threads 16 per fragment).
 
     Examples
     --------
@@ -88,7 +110,11 @@ def watershed(
     if not 0 <= low < high:
         raise InputError(f"low and high must satisfy 0 <= low < high; got low {low}, high {high}")
     links = as_links(affinities)
-    fragments = np.empty(links.shape[1:], np.uint64)
+    if dtype not in (np.uint32, np.uint64):
+        raise InputError(f"dtype must be numpy.uint32 or numpy.uint64; got {dtype}")
+    if dtype == np.uint32 and links[0].size > _MOST:
+        raise InputError(f"dtype must be numpy.uint64 for 2**31 voxels or more; got {links[0].size} voxels")
+    fragments = np.empty(links.shape[1:], dtype)
     if fragments.size == 0:
         return fragments
     height, width = links.shape[2:]
@@ -99,7 +125,7 @@ def watershed(
     stored, checked = stored_thresholds(low, high, links.dtype), links.dtype == np.uint8
     if not all(run_threads(_kernel.directions, [(links, *stored, *slab, checked, bits) for slab in slabs], threads)):
         _refuse(links)
-    flat, scratch = bits.reshape(-1), fragments.reshape(-1).view(np.int64)
+    flat, scratch = bits.reshape(-1), fragments.reshape(-1).view(np.int32 if dtype == np.uint32 else np.int64)
     late = tiebreak != "index"
     ends = run_threads(_kernel.corners, [(bits, order, late, *slab, scratch) for slab in slabs], threads)
     count = 0
@@ -109,11 +135,11 @@ def watershed(
         count += end - start
     divide = _kernel.divide_overwriting if late else _kernel.divide
     divide(flat, steps, order, scratch, count)
-    label_links(bits, slabs, scratch, threads)
+    label_links(bits, slabs, fragments.reshape(-1), threads)
     return fragments
 
 
-def label_links(bits: NDArray[np.uint8], slabs: list[tuple[int, int]], out: NDArray[np.int64], threads: int) -> None:
+def label_links(bits: NDArray[np.uint8], slabs: list[tuple[int, int]], out: NDArray[Any], threads: int) -> None:
     """Write what links connect: the pieces of each slab, then, if there are several, what goes on from one to the next.
 
     Parameters
@@ -123,22 +149,29 @@ def label_links(bits: NDArray[np.uint8], slabs: list[tuple[int, int]], out: NDAr
     slabs
         As `slabs_of` returns them.
     out
-        (z * y * x,), becomes 1 ... n in raster order of first voxels, 0 without bits.
+        (z * y * x,), uint64 or uint32, becomes 1 ... n in raster order of first voxels, 0 without bits.
     threads
         To share the work.
     """
-    counts = run_threads(_kernel.basins, [(bits, *slab, out) for slab in slabs], threads)
-    if len(slabs) == 1:
-        return
     section = bits[0].size
-    parts = [(first * section, last * section) for first, last in slabs]
+    parts = [out[first * section : last * section] for first, last in slabs]
+    labels = [part.view(np.int32)[-part.size :] for part in parts]  # of eight bytes the second half
+    counts = run_threads(_kernel.basins, [(bits, *slab, part) for slab, part in zip(slabs, labels)], threads)
+    if len(slabs) == 1:
+        if out.dtype == np.uint64:
+            _kernel.widen(labels[0], out)
+        return
     here = np.concatenate([[0], np.cumsum(counts)])
     parents = np.arange(here[-1] + 1)
     for k in range(1, len(parts)):
-        _kernel.borders(bits.reshape(-1), out, parents, parts[k][0], section, here[k - 1], here[k])
+        faces = labels[k - 1][-section:], labels[k][:section]
+        _kernel.borders(bits.reshape(-1), slabs[k][0] * section, *faces, parents, here[k - 1], here[k])
     lookup = np.zeros(parents.size, np.uint64)
     number(parents, lookup)
-    run_threads(_kernel.renumber, [(out, *part, h, lookup.view(np.int64)) for part, h in zip(parts, here)], threads)
+    lookups = [lookup[first : last + 1].astype(out.dtype) for first, last in pairwise(here)]
+    for own in lookups:
+        own[0] = 0
+    run_threads(_kernel.renumber, list(zip(labels, lookups, parts, strict=True)), threads)
 
 
 def check_affinities(

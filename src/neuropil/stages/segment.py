@@ -168,4 +168,4 @@ def _write_fragments(
     contacts = region_contacts(result.fragments, nearest, threads=config.threads or cores())
     threshold = config.merge_threshold
     segments = np.arange(tree.size + 1, dtype=np.uint64) if threshold is None else cut(tree, threshold)
-    save_graph(uri, FragmentGraph(contacts.u, contacts.v, contacts.mean, segments))
+    save_graph(uri, FragmentGraph(contacts.u.astype(np.uint64), contacts.v.astype(np.uint64), contacts.mean, segments))
