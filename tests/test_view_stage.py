@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from small import OFFSET, VOXEL_SIZE, good, load, process, sentence, stack, store, untouched
 
+from neuropil.cli import main
 from neuropil.errors import ConfigError, InputError, OutputExists
 from neuropil.geometry import Box
 from neuropil.segmentation.edits import Edit
@@ -393,13 +394,20 @@ def test_bad_input(tmp_path: Path, data: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_signals_end_it_whenever_they_come(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_signals_end_it_whenever_they_come(name: str) -> None:
     """Also one that comes while the handler of another runs; the handlers of before are put back."""
     number = getattr(signal, name)
     before = signal.getsignal(number)
-    monkeypatch.setattr(stage.time, "sleep", lambda _: [signal.raise_signal(number) for _ in range(3)])
-    stage._wait()
+    with stage._ended() as told:
+        for _ in range(3):
+            signal.raise_signal(number)
+    assert told == [number] * 3
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_ends_it_as_soon_as_it_is_told(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "_tell", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert main(["view", f"{data}:raw", "--no-open"]) == 0
 
 
 def test_lines_come_once(data: Path) -> None:

@@ -80,8 +80,10 @@ def run(config: Config) -> StageResult:
     """Serve the view until Ctrl-C."""
     with ExitStack() as kept, opened(config, kept) as (view, save):
         view.on(SAVE, "neuropil-save", lambda _: view.say(f"saved in {save(_new_name())}"))
-        _tell(view, config)
-        _wait()
+        with _ended() as told:  # before the line that says how
+            _tell(view, config)
+            while not told:
+                time.sleep(0.2)
         path = None if config.save_state is None else save(config.save_state)
     text = "closed" if path is None else f"closed; the view is in {path}"
     return StageResult(text, {"link": view.link, "state": None if path is None else str(path)})
@@ -188,15 +190,15 @@ def _tell(view: View, config: Config) -> None:
     log.info("Ctrl-S saves the view, Ctrl-C here ends it")
 
 
-def _wait() -> None:
-    """Return at Ctrl-C, or when the process is told to end."""
+@contextmanager
+def _ended() -> Iterator[list[int]]:
+    """Give a list that gets the signals that ask the process to end, Ctrl-C or others, instead of what they do."""
     told: list[int] = []  # no lock, such as an event has: a handler that comes while it is held would wait for itself
     here = threading.current_thread() is threading.main_thread()
     names = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     before = {name: signal.signal(name, lambda number, _: told.append(number)) for name in names} if here else {}
     try:
-        while not told:
-            time.sleep(0.2)
+        yield told
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
