@@ -7,10 +7,11 @@ turn, as a user waits for them, but without the start of the interpreter and of 
 worth the name does not notice (`start_s` says how long that takes). `chunked_overhead` is the time in blocks, one after
 the other in this process, over that of the whole in one thread, less 1 (in both, files are read and written by further
 threads); `chunked_overhead_cpu` is the same in seconds of the processor, which other work disturbs less.
-`scaling_2_workers` compares one worker with two. `memory_slope_mb_per_gvox` is fitted to the peak of a worker over
-volumes of growing size in blocks of one size. `kills_survived` counts kill -9 of a worker or of the whole run, at
-random moments, after which the same command went on and the output was equal to the byte; `full_disks_survived` a file
-system that was full in the middle, and larger when the command was given again.
+`scaling_2_workers` compares one worker with two; `cores_one_worker` is what a run with one keeps busy, with the
+process that gives it blocks, so that two cores allow no more than twice as much. `memory_slope_mb_per_gvox` is fitted
+to the peak of a worker over volumes of growing size in blocks of one size. `kills_survived` counts kill -9 of a worker
+or of the whole run, at random moments, after which the same command went on and the output was equal to the byte;
+`full_disks_survived` a file system that was full in the middle, and larger when the command was given again.
 """
 
 from __future__ import annotations
@@ -97,14 +98,27 @@ def measure_overhead(figures: dict, folder: Path, shape: tuple, block: tuple, re
 
 
 def measure_workers(figures: dict, folder: Path, shape: tuple, block: tuple, repeats: int) -> None:
-    """Time between the first block and the last, so without the start of processes."""
+    """Time between the first block and the last, so without the start of processes; by turns."""
     uri = stored(folder, shape)
+    in_blocks(stored(folder, (8, 32, 32)), folder / "blocks.zarr", (4, 16, 16), workers=1)  # loads what is loaded once
     times: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(repeats):
-        for workers in (1, 2):
+    cores = []
+    for turn in range(repeats):
+        for workers in (1, 2) if turn % 2 == 0 else (2, 1):
+            before = cpu_seconds()
             start = clock(lambda w=workers: times[w].append(run_seconds(uri, folder, block, w)))
             figures["start_s"] = start[0] - times[workers][-1]
-    figures["scaling_2_workers"] = statistics.median(times[1]) / statistics.median(times[2])
+            if workers == 1:
+                cores.append((cpu_seconds() - before) / start[0])
+    one, two = (statistics.median(times[workers]) for workers in (1, 2))
+    figures |= {"one_worker_s": one, "two_workers_s": two, "cores_one_worker": statistics.median(cores)}
+    figures["scaling_2_workers"] = one / two
+
+
+def cpu_seconds() -> float:
+    """Return the processor's time of this process and of those that it started and that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def run_seconds(uri: str, folder: Path, block: tuple, workers: int) -> float:

@@ -31,6 +31,8 @@ _PASSING = (BlockLost, VolumeError)
 """Errors of neuropil's own that may be gone next time: a bucket is away for a moment."""
 ASK = 2.0
 """Seconds after which workers are asked anew what memory they hold."""
+AHEAD = 2
+"""Blocks that are given away for each that can be computed at once, so that nobody waits for the next one."""
 _DEATHS = 20
 """Processes that may end under a block before it has begun."""
 
@@ -64,7 +66,7 @@ def run_tasks(
     tried, lost = Counter[Box](), Counter[Box]()
     flying = 0
     while waiting or flying:
-        while waiting and flying < pool.size:
+        while waiting and flying < AHEAD * pool.size:
             pool.submit(watched, waiting.popleft())
             flying += 1
         made = pool.next()
