@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from neuropil.errors import InputError
-from neuropil.segmentation.contacts import Contacts, check_ids
+from neuropil.segmentation.contacts import STEPS, Contacts, check_ids
 from neuropil.segmentation.linkage import MergeTree, merge_tree
 from neuropil.segmentation.merging import edge_rows, merge_rows, scores_of
 from neuropil.segmentation.region_graph import Edges
@@ -116,7 +116,7 @@ def check_contacts(number: int) -> None:
 
 def _by_queue(contacts: Contacts, size: int, q: float, start: Start, least: float) -> MergeTree:
     """Run the kernels on copies of what they change; q < 0 stands for the mean."""
-    rows = edge_rows(contacts.u, contacts.v, contacts.total, contacts.count)
+    rows = edge_rows(contacts.u, contacts.v, contacts.steps, contacts.count)
     heads, chain = np.empty(0, np.int64), np.empty(0, np.int64)
     bins, counts = np.empty(0, np.uint8), np.empty(0, np.int64)
     if q >= 0:
@@ -127,7 +127,10 @@ def _by_queue(contacts: Contacts, size: int, q: float, start: Start, least: floa
         if start == "max":
             heads = contacts.starts[1:] - 1
             counts[heads], rows[:, 1] = 1, 1
-    histograms = (heads, chain, bins, counts, q)
-    u, v, entry, _ = merge_rows(rows, histograms, least, np.zeros(size + 1, np.bool_))
+    histograms, one = (heads, chain, bins, counts, q), np.float32(STEPS if q < 0 else 1)
+    below = np.nextafter(np.float32(least) * one, np.float32(0))  # what rounds to `least` is among them
+    u, v, entry, _ = merge_rows(rows, histograms, float(below), np.zeros(size + 1, np.bool_))
     falling = np.argsort(entry)
-    return MergeTree(u[falling], v[falling], scores_of(entry[falling]), size)
+    affinity = scores_of(entry[falling]) / one
+    falling = falling[affinity >= np.float32(least)]
+    return MergeTree(u[falling], v[falling], affinity[: falling.size], size)

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neuropil._kernels import region_graph as _kernel
+from neuropil._kernels.region_graph import STEPS
 from neuropil.errors import InputError
 from neuropil.labels import apply_lookup, relabel
 from neuropil.segmentation.pairs import group_pairs
 from neuropil.segmentation.threads import run_threads, split
 from neuropil.segmentation.watershed import check_affinities
 
+__all__ = ["BINS", "STEPS", "Contacts", "check_ids", "region_contacts"]
 #: Bins of the histogram of affinities; value a falls in bin min(floor(256 a), 255), the byte s in bin s.
 BINS = 256
 
@@ -33,7 +35,7 @@ class Contacts:
     u, v
         uint64 (n,), ids of fragments, 0 < u < v, each pair once.
     total
-        float64 (n,), sum of the affinities, each in [0, 1].
+        float64 (n,), sum of the affinities, each in [0, 1] and rounded to a multiple of 1 / `STEPS`.
     count
         int64 (n,), number of links, those of affinity 0 included.
     largest
@@ -55,6 +57,11 @@ class Contacts:
     starts: NDArray[np.int64]
     bins: NDArray[np.uint8]
     bin_counts: NDArray[np.int64]
+
+    @property
+    def steps(self) -> NDArray[np.int64]:
+        """`total` as a whole number of steps of 1 / `STEPS`, int64 (n,), exact up to 2**50."""
+        return np.rint(self.total * STEPS).astype(np.int64)
 
     @property
     def mean(self) -> NDArray[np.float32]:
@@ -113,7 +120,7 @@ class Contacts:
 
 
 def region_contacts(
-    fragments: ArrayLike, affinities: ArrayLike, *, histograms: bool = False, steps: int = 0, threads: int = 1
+    fragments: ArrayLike, affinities: ArrayLike, *, histograms: bool = False, threads: int = 1
 ) -> Contacts:
     r"""Gather the affinities over the contact of each pair of fragments.
 
@@ -128,8 +135,6 @@ def region_contacts(
         (3, z, y, x), as for `neuropil.segmentation.watershed.watershed`; uint8 is not converted.
     histograms
         Whether histograms, for quantiles, are gathered too.
-    steps
-        Float affinities are rounded to so many steps before they are added up, so that no order changes a sum; 0: not.
     threads
         Threads to share the work, >= 1; the result is the same for any number.
 
@@ -145,6 +150,10 @@ def region_contacts(
 
     Notes
     -----
+    Affinities are added up as whole numbers of steps of 1 / `STEPS`, so a sum is the same in any order, in threads and
+    in the blocks of a volume. Bytes are multiples of it, and so is what has 16 binary places; of others a step is about
+    what tells float32 below 1 apart.
+
     Linear in voxels. Takes 4 bytes per voxel, and 8 bytes per fragment and thread, beside what it returns.
 
     Examples
@@ -169,9 +178,7 @@ def region_contacts(
         labels, ids = dense.labels, dense.ids
     labels = np.ascontiguousarray(labels, np.uint64).view()
     labels.flags.writeable = False
-    if links.dtype == np.uint8:  # whole numbers as they are
-        steps = 0
-    contacts = _gather(labels, links, histograms, steps, split(labels.shape[0], threads))
+    contacts = _gather(labels, links, histograms, split(labels.shape[0], threads))
     if ids is None:
         return contacts
     return replace(contacts, u=ids[contacts.u], v=ids[contacts.v])
@@ -193,7 +200,6 @@ def _gather(
     labels: NDArray[np.uint64],
     links: NDArray[np.float32] | NDArray[np.uint8],
     histograms: bool,
-    steps: int,
     slabs: list[tuple[int, int]],
 ) -> Contacts:
     """Gather the contacts of dense labels, for one range of smaller ids after the other, so that buckets stay small."""
@@ -207,11 +213,9 @@ def _gather(
     lowest = 1
     while not parts or lowest <= largest:
         highest = max(int(np.searchsorted(ends, ends[lowest - 1] + at_once, side="right")), lowest + 1)
-        parts += _bucket(labels, links, histograms, steps, slabs, counts[:, lowest:highest], lowest, largest)
+        parts += _bucket(labels, links, histograms, slabs, counts[:, lowest:highest], lowest, largest)
         lowest = highest
     u, v, total, count, most, sizes, bins, bin_counts = _joined(parts)
-    if links.dtype == np.uint8:
-        total, most = total / 255, most / np.float32(255)
     starts = np.concatenate([[0], np.cumsum(sizes)]) if histograms else np.empty(0, np.int64)
     return Contacts(u, v, total, count, most, starts, bins, bin_counts)
 
@@ -220,7 +224,6 @@ def _bucket(
     labels: NDArray[np.uint64],
     links: NDArray[np.float32] | NDArray[np.uint8],
     histograms: bool,
-    steps: int,
     slabs: list[tuple[int, int]],
     counts: NDArray[np.int64],
     lowest: int,
@@ -232,17 +235,16 @@ def _bucket(
     places = starts[:-1] + np.cumsum(counts, 0) - counts
     packed = np.empty(int(starts[-1]), np.uint64)
     ids, values = packed.view(np.uint32), packed.view(np.float32)
-    span = (np.uint64(lowest), np.uint64(size))
+    span, one = (np.uint64(lowest), np.uint64(size)), np.float32(255 if links.dtype == np.uint8 else 1)
     run_threads(
         _kernel.fill_contacts,
-        [(labels, links, *slab, *span, row, ids, values) for slab, row in zip(slabs, places)],
+        [(labels, links, one, *slab, *span, row, ids, values) for slab, row in zip(slabs, places)],
     )
     cuts = np.searchsorted(starts, np.linspace(0, starts[-1], len(slabs) + 1)[1:-1])
     bounds = [0, *cuts.tolist(), size]
-    scale = 0 if not histograms else 1 if links.dtype == np.uint8 else BINS
     done = run_threads(
         _gather_range,
-        [(starts, first, last, packed, largest + 1, lowest, steps, scale) for first, last in pairwise(bounds)],
+        [(starts, first, last, packed, largest + 1, lowest, histograms) for first, last in pairwise(bounds)],
     )
     return [list(fields) for fields in done]
 
@@ -261,22 +263,19 @@ def _gather_range(
     packed: NDArray[np.uint64],
     width: int,
     lowest: int,
-    steps: int,
-    scale: int,
+    histograms: bool,
 ) -> tuple[NDArray[Any], ...]:
-    """Return the fields of the contacts in buckets first ... last - 1, histograms if scale is not 0."""
+    """Return the fields of the contacts in buckets first ... last - 1."""
     ids, values = packed.view(np.uint32), packed.view(np.float32)
     seen = np.zeros(width, np.int64)
     most = int(starts[last] - starts[first])  # room for a pair per contact; what is not used takes no memory
     u, v = np.empty(most, np.uint64), np.empty(most, np.uint64)
     total, count, largest = np.empty(most), np.empty(most, np.int64), np.empty(most, np.float32)
-    n = _kernel.gather(starts, first, last, ids, values, seen, lowest, np.float32(steps), (u, v, total, count, largest))
-    u, v, total, count, largest = u[:n], v[:n], total[:n], count[:n], largest[:n]
-    if steps:
-        total /= steps
-    entries = _kernel.count_bins(packed, starts, first, last, scale) if scale else 0
+    n = _kernel.gather(starts, first, last, ids, values, seen, lowest, (u, v, total, count, largest))
+    u, v, total, count, largest = u[:n], v[:n], total[:n] / STEPS, count[:n], largest[:n]
+    entries = _kernel.count_bins(packed, starts, first, last, BINS) if histograms else 0
     sizes = np.empty(n, np.int64)
     bins, bin_counts = np.empty(entries, np.uint8), np.empty(entries, np.int64)
-    if scale:
-        _kernel.fill_bins(packed, starts, first, last, scale, sizes, bins, bin_counts)
+    if histograms:
+        _kernel.fill_bins(packed, starts, first, last, BINS, sizes, bins, bin_counts)
     return u, v, total, count, largest, sizes, bins, bin_counts
