@@ -23,7 +23,16 @@ from neuropil.files import Place, write_json, writing
 from neuropil.geometry import Box
 from neuropil.networks.packaged import weights_path
 from neuropil.stages import StageResult
-from neuropil.stages.common import fingerprint, image_box, placed, record_of, refuse_outputs, sidecar, work_folder
+from neuropil.stages.common import (
+    claimed,
+    fingerprint,
+    image_box,
+    placed,
+    record_of,
+    refuse_outputs,
+    sidecar,
+    work_folder,
+)
 from neuropil.stages.fragment_graph import save_graph
 from neuropil.stages.record import made as made_of
 from neuropil.stages.run_config import DECIDES_NOTHING, Config, method_of
@@ -32,7 +41,6 @@ from neuropil.stages.run_fragments import FRAGMENTS, fragments_uri, graph_of, ke
 from neuropil.stages.run_order import method_steps, number_segments
 from neuropil.stages.run_output import (
     Output,
-    claimed,
     expected_steps,
     hand_over,
     labels_place,
