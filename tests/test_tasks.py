@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from neuropil import tasks
 from neuropil.blockwise import Ledger, SerialPool, dask_pool
 from neuropil.clusters import ENVIRONMENT, one_thread_each
 from neuropil.errors import BlocksFailed, InputError, StorageFull
@@ -128,3 +129,13 @@ def test_workers_share_blocks_and_know_that_they_have_one_thread(tmp_path: Path)
             assert {tuple(one.items())[1:] for one in seen} == {tuple(ENVIRONMENT.items())}
             assert len({one["pid"] for one in seen}) == 2
     assert dict(os.environ) == before
+
+
+def test_what_another_step_left_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, before the first block of a step, so that peaks are those of steps."""
+    given: list[int] = []
+    done: list[Box] = []
+    monkeypatch.setattr(tasks, "release", lambda: given.append(len(done)))
+    for step in ("a step", "another"):
+        run_tasks(Ledger(tmp_path, {}), step, BLOCKS, done.append, SerialPool())
+    assert given == [0, 6]

@@ -24,7 +24,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_
 ENVIRONMENT = {
     **dict.fromkeys(THREADS, "1"),
     "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(8 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
 }
 """Of a worker: it computes in one thread, and GNU's C library keeps the memory that a block frees for the next, where
