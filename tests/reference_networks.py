@@ -3,8 +3,8 @@
 import torch
 from torch.nn import functional
 
+from neuropil.networks.activation import TANH_GAIN, TANH_SLOPE
 from neuropil.networks.architecture import Conv, Pool
-from neuropil.networks.layers import TANH_GAIN, TANH_SLOPE
 
 
 def window_by_window(network, inputs):

@@ -122,10 +122,16 @@ def test_plan_prints_a_table_per_network(tmp_path, capsys):
     assert "shape must be positive" in capsys.readouterr().err
 
 
-def test_transforms_are_tried_for_large_filters_only():
-    lines = ("conv1 3x3x3 16", "conv2 9x9x9 16", "conv3 3x3x3 16", "output 1x1x1 2 linear")
-    places = Architecture("large", lines).places((1, 1, 1))
-    assert [tuning.Form(1, "fft") in tuning._forms(place) for place in places] == [False, True, False, False]
+def test_methods_are_tried_where_filters_suit_them():
+    lines = ("conv1 3x3x3 16", "conv2 9x9x9 16", "conv3 3x3x3 16", "conv4 1x3x2 16", "output 1x1x1 2 linear")
+    large = Architecture("large", lines)
+    places = large.places((1, 1, 1))
+    for dtype in (torch.float32, torch.bfloat16):
+        run = tuning._Run(large, (1, 1, 1), False, 1, torch.device("cpu"), dtype)
+        methods = [{form.method for form in run.candidates(place)} for place in places]
+        assert ["fft" in some for some in methods] == [False, True, False, False, False]
+        minimal = [False, False, dtype == torch.float32, False, False]  # conv1 reads one map, conv4 is not square
+        assert ["winograd" in some for some in methods] == minimal
 
 
 def test_direct_forms_without_a_chance_are_not_timed(monkeypatch):

@@ -197,6 +197,8 @@ def boundary_network(architecture, phase: str, repeats: int, best: dict, quick: 
         for dtype in best:
             if peak_memory(architecture, edge) < 8e9:
                 cases[f"{str(dtype).removeprefix('torch.')} {edge}"] = (network, edge, {}, dtype)
+        if edge == free[0]:
+            cases[f"float32, tuned {edge}"] = (network, edge, {"forms": tune(architecture, edge).forms}, torch.float32)
     median, needed = measure(cases, phase, repeats, best)
     rate = {case: prod(edge) / median[case] for case, (_, edge, _, _) in cases.items()}
     figures = {}

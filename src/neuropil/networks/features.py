@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from neuropil.errors import InputError
 from neuropil.geometry import Box
+from neuropil.networks.activation import activate
 from neuropil.networks.architecture import Architecture
 from neuropil.networks.inference import Predictor, Source, read_halo
-from neuropil.networks.layers import activate
 from neuropil.networks.network import STREAMS, DenseNetwork
 
 

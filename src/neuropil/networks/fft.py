@@ -19,17 +19,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from neuropil.networks.architecture import Size
+from neuropil.networks.spectra import kept
 
 WORK = 8e6  # bytes of spectra that are worked on at a time: about what the caches hold
 LONGEST = 32  # of the transforms
 BUFFERS = 20e6  # bytes that the library's products of matrices work in
 MOVED, MULTIPLIED = 60, 1.5  # operations that moving a number costs; and one of the product, whose matrices are small
 _Place = tuple[int, int]  # first voxel y, x of a tile
-_kept = WeakIdKeyDictionary()  # type: ignore[no-untyped-call]
-"""Of filters, the last spectra, and what they are of."""
 
 
 def convolve_fft(volume: Tensor, weight: Tensor, bias: Tensor | None, dilation: Size) -> Tensor:
@@ -49,7 +47,7 @@ def convolve_fft(volume: Tensor, weight: Tensor, bias: Tensor | None, dilation: 
     dtype = torch.promote_types(volume.dtype, torch.float32)
     cut = _cut(tuple(volume.shape[2:]), volume.shape[1], len(weight), tuple(weight.shape[2:]), dilation)
     result: Tensor = _Transformed.apply(  # type: ignore[no-untyped-call]
-        volume.to(dtype), _spectra(weight, cut.tile, dtype), cut
+        volume.to(dtype), kept(weight, (cut.tile, dtype), lambda: _matrices(weight, cut.tile, dtype)), cut
     )
     result = result.to(volume.dtype)
     return result if bias is None else result + bias.view(-1, 1, 1, 1)
@@ -194,17 +192,6 @@ def _transforms(
     from_x = torch.cat([torch.cat([cos, -sin], 1), torch.cat([sin, cos], 1)])
     made = [one.to(device, dtype).contiguous() for one in (to_y, to_x, from_x, from_y)]
     return made[0], made[1], made[2], made[3]
-
-
-def _spectra(weight: Tensor, tile: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """Transform filters (out, in, kz, ky, kx) to matrices (kz, f, 2·in, 2·out), or take those kept."""
-    if torch.is_grad_enabled() or weight.is_inference():
-        return _matrices(weight, tile, dtype)
-    of = (weight._version, tile, dtype)
-    if weight not in _kept or _kept[weight][0] != of:
-        _kept[weight] = of, _matrices(weight, tile, dtype)
-    matrices: Tensor = _kept[weight][1]
-    return matrices
 
 
 def _matrices(weight: Tensor, tile: tuple[int, int], dtype: torch.dtype) -> Tensor:

@@ -8,10 +8,8 @@ library has fast weight gradients for AVX-512 alone; elsewhere they are products
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from itertools import pairwise, product
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -22,17 +20,16 @@ from torch.nn import functional
 
 from neuropil._kernels import max_filter as kernels
 from neuropil._kernels.dropout import dropout as dropout_kernel
-from neuropil._kernels.relu import relu_backward
+from neuropil.networks.activation import BITS, activate, relu_backward
 from neuropil.networks.architecture import Activation, Size
 from neuropil.networks.fft import convolve_fft
 from neuropil.networks.layout import fold, refold, unfold
+from neuropil.networks.threads import by_rows
+from neuropil.networks.winograd import convolve_winograd, suits
 
-Method = Literal["direct", "fft"]
-TANH_GAIN, TANH_SLOPE = 1.7159, 0.6666  # LeCun's scaled tanh, as in ZNN
-BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
+Method = Literal["direct", "fft", "winograd"]
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 LONG_ROWS = 64  # voxels along x from which on the product of matrices of a row is fast
-ROWS_APART = 2**18  # bytes that are worth a thread of their own
 
 
 def convolve(
@@ -53,7 +50,7 @@ def convolve(
     bias : (out,) or None
     dilation : z, y, x
     activation : of the result
-    method : direct, or by Fourier transforms
+    method : direct, by Fourier transforms, or by minimal filtering (where that suits; else direct)
 
     Returns
     -------
@@ -61,6 +58,9 @@ def convolve(
     """
     if method == "fft":
         return activate(fold(convolve_fft(unfold(sections, n), weight, bias, dilation)), activation)
+    if method == "winograd" and suits(weight.shape, sections):
+        made = convolve_winograd(unfold(sections, n), weight, bias, dilation, activation == "relu")
+        return activate(refold(made), activation) if activation == "tanh" else refold(made)
     flat = weight.shape[2] == 1
     image = sections if flat else unfold(sections, n)
     filters = weight[:, :, 0] if flat else weight
@@ -94,15 +94,6 @@ def max_filter(sections: Tensor, n: int, size: Size, dilation: Size, step: int =
             gap = dilation[axis]
             sections = torch.maximum(_shifted(sections, n, axis, 0, gap), _shifted(sections, n, axis, gap, gap))
     return sections
-
-
-def activate(sections: Tensor, kind: Activation) -> Tensor:
-    """Apply the activation; in place where no gradient is asked for."""
-    if kind == "linear":
-        return sections
-    if kind == "tanh":
-        return TANH_GAIN * torch.tanh(TANH_SLOPE * sections)
-    return functional.relu(sections, inplace=True)
 
 
 def dropout(sections: Tensor, rate: float, training: bool) -> Tensor:
@@ -161,14 +152,14 @@ class _Convolution(torch.autograd.Function):
         gradient = gradients[0].contiguous(memory_format=LAST[image.dim()])
         to_image = to_filters = None
         if made:
-            gradient, to_bias = _relu_backward(gradient, made[0])
+            gradient, to_bias = relu_backward(gradient, made[0])
         else:
             to_bias = gradient.sum((0, *range(2, gradient.dim())))
         if ctx.needs_input_grad[0]:
             to_image = _gradient(gradient, image, filters, gaps, 0)
         if ctx.needs_input_grad[1]:
-            by_rows = _gradient_by_rows() and image.dtype == torch.float32 and gradient.shape[-1] >= LONG_ROWS
-            to_filters = (_filter_gradient_by_rows if by_rows else _filter_gradient)(gradient, image, filters, gaps)
+            rows = _gradient_by_rows() and image.dtype == torch.float32 and gradient.shape[-1] >= LONG_ROWS
+            to_filters = (_filter_gradient_by_rows if rows else _filter_gradient)(gradient, image, filters, gaps)
         return to_image, to_filters, to_bias if ctx.biased else None, None, None
 
 
@@ -224,7 +215,7 @@ class _MaxFilter(torch.autograd.Function):
         best = torch.empty(shape, dtype=sections.dtype)
         winner = np.empty(shape, np.uint8)
         given, bits = _bits(sections, n), best.view(BITS[best.dtype]).numpy()
-        _by_rows(
+        by_rows(
             kernels.max_filter, z * shape[2] * n, bits.nbytes,
             given, size, dilation, step, bits.dtype.type(np.iinfo(bits.dtype).max),
             np.arange(size[0] * size[1] * size[2], dtype=bits.dtype), bits, winner,
@@ -237,7 +228,7 @@ class _MaxFilter(torch.autograd.Function):
         gradient = gradients[0].contiguous(memory_format=torch.channels_last)
         total = torch.empty(ctx.shape, dtype=gradient.dtype)
         out = total.view(BITS[total.dtype]).numpy()
-        _by_rows(
+        by_rows(
             kernels.max_filter_backward, ctx.shape[0] * ctx.shape[1] * ctx.shape[2], out.nbytes,
             _bits(gradient, ctx.n), ctx.winner, *ctx.window, out.itemsize == 2, out,
         )  # fmt: skip
@@ -262,36 +253,14 @@ def _dropped(sections: Tensor, random: NDArray[np.uint8], rate: float) -> Tensor
     out = torch.empty_like(sections)
     flat, made = (one.permute(0, 2, 3, 1).view(BITS[one.dtype]).numpy().reshape(-1) for one in (sections, out))
     scale = np.float32(1 / (1 - rate))
-    _by_rows(dropout_kernel, flat.size, flat.nbytes, flat, random, round(rate * 256), scale, flat.itemsize == 2, made)
+    by_rows(dropout_kernel, flat.size, flat.nbytes, flat, random, round(rate * 256), scale, flat.itemsize == 2, made)
     return out
-
-
-def _relu_backward(gradient: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradient where ReLU made something, and its sum over all but the maps."""
-    result = torch.empty_like(gradient)
-    flat = [one.movedim(1, -1).flatten(0, -2).view(BITS[one.dtype]).numpy() for one in (gradient, made, result)]
-    half = flat[0].itemsize == 2
-    sums = _by_rows(relu_backward, len(flat[0]), flat[0].nbytes, *flat[:2], flat[0].dtype.type(0), half, flat[2])
-    return result, torch.from_numpy(np.sum(sums, 0)).to(gradient.dtype)
 
 
 def _bits(sections: Tensor, n: int) -> NDArray[Any]:
     """View folded sections as integers (n, z, y, x, c)."""
     volume = unfold(sections.detach(), n).permute(0, 2, 3, 4, 1)
     return volume.contiguous().view(BITS[sections.dtype]).numpy()
-
-
-def _by_rows(kernel: Callable[..., Any], rows: int, size: int, *arguments: Any) -> list[Any]:
-    """Call a kernel on parts of its rows, one a thread; return what the calls return."""
-    threads = max(1, min(torch.get_num_threads(), rows, size // ROWS_APART))
-    edges = [rows * i // threads for i in range(threads + 1)]
-    waiting = [_pool().submit(kernel, *arguments, a, b) for a, b in pairwise(edges[1:])]
-    return [kernel(*arguments, edges[0], edges[1]), *(one.result() for one in waiting)]
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(1, torch.get_num_threads() - 1), "neuropil-layers")
 
 
 def _shifted(sections: Tensor, n: int, axis: int, start: int, spare: int) -> Tensor:

@@ -25,6 +25,7 @@ from neuropil.networks.architecture import Architecture, Dropout, Pool, Size
 from neuropil.networks.fft import bytes_of_transforms
 from neuropil.networks.network import DenseNetwork, Form
 from neuropil.networks.tuning import tune
+from neuropil.networks.winograd import bytes_of_tiles
 
 log = logging.getLogger("neuropil")
 
@@ -149,7 +150,7 @@ def measured_memory(network: DenseNetwork, tile: Size, dtype: torch.dtype, forms
     held = machine.resident() - before
     machine.keep_memory(False)
     machine.release()
-    return held + _host(network.architecture, tile) if before else 0.0
+    return held + _host(network.architecture, tile, 2) if before else 0.0  # a pass has one of each itself
 
 
 def dtype_of(network: nn.Module, precision: Precision) -> torch.dtype:
@@ -214,10 +215,11 @@ def peak_memory(architecture: Architecture, tile: Size, itemsize: int = 4, forms
                         part = heap.replace([part], place.maps_in * prod(shape) * itemsize, keep=held)
                 streams.append(part)
                 continue
-            if form.method == "fft":
-                maps = place.maps_in * (2 if place.joined else 1)
-                shapes = (place.shape_in, maps, place.maps_out, place.layer.size, place.dilation)
-                meanwhile, spectra = bytes_of_transforms(*shapes)
+            if form.method != "direct":
+                maps = place.maps_in * (2 if place.joined else 1), place.maps_out, place.layer.size
+                fourier = form.method == "fft"
+                work = bytes_of_transforms(place.shape_in, *maps, place.dilation) if fourier else bytes_of_tiles(*maps)
+                meanwhile, spectra = work
                 heap.give(heap.take(int(meanwhile)))
                 kept += spectra
             streams.append(heap.replace([part], place.maps_out * prod(place.shape_out) * itemsize, keep=held))
@@ -277,9 +279,9 @@ def _count(shape: Sequence[int], tile: Size) -> int:
     return prod(ceil(n / t) for n, t in zip(shape, tile))
 
 
-def _host(architecture: Architecture, tile: Size) -> int:
-    """Bytes of float32 read ahead, read, and handed over; made, handed on, and being written."""
-    return 4 * (3 * architecture.streams * prod(architecture.input_shape(tile)) + 3 * prod(tile))
+def _host(architecture: Architecture, tile: Size, times: int = 3) -> int:
+    """Bytes of float32 read ahead, read, and handed over; made, handed on, and being written: `times` in all."""
+    return 4 * times * (architecture.streams * prod(architecture.input_shape(tile)) + prod(tile))
 
 
 def _pass(network: DenseNetwork, tile: Size, dtype: torch.dtype, forms: Sequence[Form]) -> float:

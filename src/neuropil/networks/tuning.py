@@ -2,10 +2,11 @@
 
 The forms are equal up to rounding: a layer with dilation d may run on whole sections with sparse filters, or on
 fragments (p² images a section, one per offset, with dilation d/p; for p = d the dense filters of ZNNi's max-pooling
-fragments), and a convolution with large filters by Fourier transforms. Splitting and merging cost a copy, so the choice
-is the shortest path through (layer, fragments), with the measured milliseconds as lengths. Layers timed one by one do
-not add up to a pass, so the path is then timed as a whole beside the uniform plans, and the fastest is kept. Plans are
-kept in the user's cache, one file per network, shape, precision, device, number of threads and versions.
+fragments), and a convolution by minimal filtering or, with large filters, by Fourier transforms. Splitting and merging
+cost a copy, so the choice is the shortest path through (layer, fragments), with the measured milliseconds as lengths.
+Layers timed one by one do not add up to a pass, so the path is then timed as a whole beside the uniform plans, and the
+fastest is kept. Plans are kept in the user's cache, one file per network, shape, precision, device, number of threads
+and versions.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ from neuropil.networks.architecture import Architecture, Conv, Place, Pool, Size
 from neuropil.networks.layers import convolve, dropout, max_filter
 from neuropil.networks.layout import fold, fragmented
 from neuropil.networks.network import DenseNetwork, Form
+from neuropil.networks.winograd import worth_trying
 
 K = TypeVar("K", bound=Hashable)
 FFT_FROM = 1000  # operations per voxel and map, in or out, above which transforms are worth a try
-FORMS = 3  # counts up when forms change, so that plans are made anew
+FORMS = 4  # counts up when forms change, so that plans are made anew
 HOPELESS = 1.5  # times slower, at the machine's peak, than what was measured: not tried
 REPEATS, ENOUGH = 8, 0.3  # at most so many timings of a form; none more after so many seconds
 
@@ -175,10 +177,20 @@ class _Run:
     def times(self, place: Place) -> dict[Form, float]:
         """Time the forms of a layer, transforms first: direct ones of very large filters have no chance against it."""
         found: dict[Form, float] = {}
-        for form in sorted(_forms(place), key=lambda form: form.method == "direct"):
+        for form in sorted(self.candidates(place), key=lambda form: form.method == "direct"):
             if not (found and form.method == "direct" and self.least([place]) > HOPELESS * min(found.values())):
                 found[form] = self.layer(place, form)
         return found
+
+    def candidates(self, place: Place) -> list[Form]:
+        """Forms worth timing: the fragments that the dilation allows, and what suits the filters."""
+        common = math.gcd(place.dilation[1], place.dilation[2])
+        forms = [Form(parts) for parts in range(1, common + 1) if common % parts == 0]
+        if isinstance(place.layer, Conv):
+            shape = (place.maps_out, _runs(place)[1], *place.layer.size)
+            minimal = self.device.type == "cpu" and self.dtype == torch.float32 and worth_trying(shape)
+            forms += [Form(1, "winograd")] * minimal + [Form(1, "fft")] * _large(place)
+        return forms
 
     def least(self, places: Sequence[Place]) -> float:
         """Milliseconds that the operations of direct forms take at the machine's peak; of large filters only."""
@@ -189,7 +201,7 @@ class _Run:
         """Time the path as a whole beside the uniform plans: the default forms, and fragments throughout."""
         places = self.architecture.places(self.patch, self.spacing)
         default = tuple(Form() for _ in places)
-        most = tuple(Form(max(form.fragments for form in _forms(place))) for place in places)
+        most = tuple(Form(max(form.fragments for form in self.candidates(place))) for place in places)
         found = tuple(step.form for step in steps)
         network = DenseNetwork(self.architecture).to(self.device).train(self.training)
         shape, leaves = (1, 1, *self.architecture.input_shape(self.patch)), list(network.parameters())
@@ -255,13 +267,6 @@ class _Run:
             return torch.autograd.grad(passes[name](), leaves, outer[name], allow_unused=True)
 
         return _least({name: partial(step, name) for name in passes}, self.device)
-
-
-def _forms(place: Place) -> list[Form]:
-    """Forms worth timing: the fragments that the dilation allows, and transforms for large filters."""
-    common = math.gcd(place.dilation[1], place.dilation[2])
-    forms = [Form(parts) for parts in range(1, common + 1) if common % parts == 0]
-    return [*forms, Form(1, "fft")] if _large(place) else forms
 
 
 def _large(place: Place) -> bool:

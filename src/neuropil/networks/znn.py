@@ -31,8 +31,8 @@ import torch
 from numpy.typing import NDArray
 
 from neuropil.errors import InputError
+from neuropil.networks.activation import TANH_GAIN, TANH_SLOPE
 from neuropil.networks.architecture import Activation, Architecture
-from neuropil.networks.layers import TANH_GAIN, TANH_SLOPE
 from neuropil.networks.network import DenseNetwork
 
 Group = Mapping[str, Any]

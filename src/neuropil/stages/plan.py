@@ -132,7 +132,7 @@ def _table(plan: Plan, best: float, passes: int) -> list[str]:
     for step in plan.steps:
         parts = step.form.fragments
         form = "whole" if parts == 1 else f"{parts}x{parts} fragments"
-        form = "transforms" if step.form.method == "fft" else form
+        form = {"fft": "transforms", "winograd": "Winograd"}.get(step.form.method, form)
         rate = passes * step.operations / step.milliseconds / 1e6 if step.operations else 0.0
         share = f"{rate:8.0f} {100 * rate / best:9.0f}" if rate else f"{'-':>8} {'-':>9}"
         lines.append(f"{step.name:10} {form:14} {step.milliseconds:8.2f} {share} {step.bytes / 1e6:8.1f}")
