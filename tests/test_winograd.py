@@ -51,17 +51,18 @@ def test_the_tile_wastes_least():
 @given(
     st.integers(1, 2), st.integers(1, 40), st.integers(1, 70), st.integers(1, 3), st.sampled_from(kernels.SIZES),
     st.tuples(*[st.integers(1, 3)] * 3), st.tuples(st.integers(0, 2), st.integers(0, 15), st.integers(0, 15)),
-    st.booleans(), st.integers(0, 99),
+    st.tuples(*[st.integers(0, 2)] * 3), st.booleans(), st.integers(0, 99),
 )  # fmt: skip
-def test_it_is_the_convolution_and_its_gradients(n, fan, maps, depth, size, dilation, more, relu, seed):
+def test_it_is_the_convolution_and_its_gradients(n, fan, maps, depth, size, dilation, more, margin, relu, seed):
     """Any maps, whole vectors or not; results of part of a tile; several sections; offsets without a voxel."""
+    margin = tuple(min(one, (k - 1) * gap) for one, k, gap in zip(margin, (depth, size, size), dilation))
     kernel = (depth, size, size)
     extent = [(k - 1) * gap + 1 + extra for k, gap, extra in zip(kernel, dilation, more)]
     volume = drawn(seed, n, *extent, fan).requires_grad_()
     weight = (drawn(seed, maps, *kernel, fan) / np.sqrt(fan * prod(kernel))).contiguous().requires_grad_()
     bias = drawn(seed, 1, 1, 1, 1, maps).flatten().requires_grad_()
-    made = convolve_winograd(volume, weight, bias, dilation, relu)
-    exact = functional.conv3d(volume.double(), weight.double(), bias.double(), dilation=dilation)
+    made = convolve_winograd(volume, weight, bias, dilation, relu, margin)
+    exact = functional.conv3d(volume.double(), weight.double(), bias.double(), dilation=dilation, padding=margin)
     exact = exact.relu() if relu else exact
     assert made.shape == exact.shape
     assert apart(made, exact) < EXACT

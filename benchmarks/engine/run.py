@@ -41,7 +41,7 @@ from neuropil.networks.architecture import N4, VD2D, VD2D3D  # noqa: E402
 from neuropil.networks.checkpoint import Model, save_model  # noqa: E402
 from neuropil.networks.network import DenseNetwork, Form  # noqa: E402
 from neuropil.networks.planning import peak_memory  # noqa: E402
-from neuropil.networks.tuning import large_convolution, peak, tune  # noqa: E402
+from neuropil.networks.tuning import large_convolution, peak, tune, usual_forms  # noqa: E402
 from neuropil.stages.common import write_volume  # noqa: E402
 
 PATCHES = {"n4": (1, 200, 200), "vd2d": (1, 150, 150), "vd2d3d": (1, 100, 100)}  # the paper's
@@ -57,6 +57,7 @@ SLAB = (10, 1024, 1024)
 LONG = 60  # seconds: calls that take longer are timed once, without warming up
 PEAKS = 4  # timings of the peak in a turn
 HALF = torch.bfloat16
+CPU = torch.device("cpu")
 
 
 def fragmented(architecture) -> list[Form]:
@@ -179,11 +180,13 @@ def boundary_network(architecture, phase: str, repeats: int, best: dict, quick: 
     kinds = [] if quick and architecture != VD2D else [torch.float32] if quick else list(best)
     plans = {dtype: tune(architecture, patch, training=training, dtype=dtype).forms for dtype in kinds}
     port, kept = f"plain port {patch}", "plain port, kept"
-    single = f"{'tuned' if kinds else 'default form'} {patch}"
+    usual = usual_forms(architecture, CPU, torch.float32)
+    single = f"{'tuned' if kinds else 'usual forms'} {patch}"
     cases = {
         port: (Apart(architecture, patch, phase), patch, {}, torch.float32),
         f"{kept} {patch}": (PlainPort(network), patch, {}, torch.float32),
-        f"default form {patch}": (network, patch, {}, torch.float32),
+        f"direct form {patch}": (network, patch, {}, torch.float32),
+        f"usual forms {patch}": (network, patch, {"forms": usual}, torch.float32),
         f"fragments {patch}": (network, patch, {"forms": fragmented(architecture)}, torch.float32),
     }
     if kinds:
@@ -196,14 +199,15 @@ def boundary_network(architecture, phase: str, repeats: int, best: dict, quick: 
     for edge in free:
         for dtype in best:
             if peak_memory(architecture, edge) < 8e9:
-                cases[f"{str(dtype).removeprefix('torch.')} {edge}"] = (network, edge, {}, dtype)
+                forms = usual_forms(architecture, CPU, dtype)
+                cases[f"{str(dtype).removeprefix('torch.')} {edge}"] = (network, edge, {"forms": forms}, dtype)
         if edge == free[0]:
             cases[f"float32, tuned {edge}"] = (network, edge, {"forms": tune(architecture, edge).forms}, torch.float32)
     median, needed = measure(cases, phase, repeats, best)
     rate = {case: prod(edge) / median[case] for case, (_, edge, _, _) in cases.items()}
     figures = {}
     if kinds:
-        others = [median[f"{form} {patch}"] for form in ("default form", "fragments")]
+        others = [median[f"{form} {patch}"] for form in ("direct form", "usual forms", "fragments")]
         figures[f"{name}_{phase}_tuner_vs_best"] = median[single] / min(*others, median[single])
     if training:
         figures[f"{name}_train_vs_naive"] = rate[single] / rate[port]
@@ -227,7 +231,7 @@ def znni_network(architecture, phase: str, repeats: int, best: dict, patch) -> t
     network = DenseNetwork(architecture)
     port, training = f"plain port {patch}", phase == "train"
     plan = tune(architecture, patch, training=training)
-    forms = {"tuned": plan.forms, "default form": (), "fragments": fragmented(architecture)}
+    forms = {"tuned": plan.forms, "direct form": (), "fragments": fragmented(architecture)}
     if sum(conv.maps for conv in architecture.convs) > 300:  # of 80 maps, direct forms take minutes, like the port
         forms = {"tuned": plan.forms}
     cases = {port: (Apart(architecture, patch, phase), patch, {}, torch.float32)}
@@ -245,7 +249,7 @@ def check(architecture) -> None:
     inputs = [torch.randn(1, 1, *(f + 7 for f in architecture.field_of_view)) for _ in range(architecture.streams)]
     with torch.no_grad():
         theirs = PlainPort(network).eval()(inputs)
-        for form in ({}, {"forms": fragmented(architecture)}):
+        for form in ({}, {"forms": fragmented(architecture)}, {"forms": usual_forms(architecture, CPU, torch.float32)}):
             assert (network(inputs, **form) - theirs).abs().max() < 1e-5 * max(1, theirs.abs().max())
 
 

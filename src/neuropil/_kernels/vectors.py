@@ -17,7 +17,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-WIDE = bool(binding.get_host_cpu_features().get("avx512f"))
+_FEATURES = binding.get_host_cpu_features()
+WIDE = bool(_FEATURES.get("avx512f"))
+FUSED = bool(_FEATURES.get("fma") or _FEATURES.get("neon"))  # multiplies and adds in one instruction
 LANES = 16 if WIDE else 8
 ROWS = (12, 12, 8, 6) if WIDE else (12, 6, 4)
 """Rows of the result that stay in registers, by the vectors (1, 2 ...) of a row."""

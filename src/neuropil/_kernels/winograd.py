@@ -105,7 +105,7 @@ def convolve(volume, spectra, bias, floor, tile, size, depth, dilation, margin, 
 
 
 @njit(cache=True, nogil=True)
-def filter_gradient(volume, gradient, tile, size, depth, dilation, first, last):
+def filter_gradient(volume, gradient, tile, size, depth, dilation, margin, first, last):
     """Return the gradient of the filters' spectra (tile², maps out, depth · maps in; both rounded up) by some tiles."""
     edge, maps = tile + 1 - size, gradient.shape[4]
     wide, high = _wide(volume.shape[4], depth), max(_padded(maps), -(-maps // 12) * 12)
@@ -117,7 +117,7 @@ def filter_gradient(volume, gradient, tile, size, depth, dilation, first, last):
     for number in range(first, last):
         section, y, x = _place(number, gradient.shape, dilation, edge)
         if y < gradient.shape[2] and x < gradient.shape[3]:
-            _analyse(volume, section, gradient.shape[1], y, x, depth, dilation, (0, 0, 0), columns[filled], voxels)
+            _analyse(volume, section, gradient.shape[1], y, x, depth, dilation, margin, columns[filled], voxels)
             _analyse_gradient(gradient, section, y, x, tile, size, dilation, pieces[filled], piece)
             filled += 1
         if filled < SUMMED and (number < last - 1 or filled == 0):

@@ -20,6 +20,7 @@ from neuropil.machine import Precision, keep_memory, release
 from neuropil.networks.architecture import Architecture
 from neuropil.networks.network import DenseNetwork, Form
 from neuropil.networks.planning import choose_tile, dtype_of
+from neuropil.networks.tuning import usual_forms
 
 Source = Callable[[Box], NDArray[np.float32]]
 """Reads a box (z, y, x) that lies inside the volume, as the network wants it (standardised)."""
@@ -49,7 +50,8 @@ def predict(
     check_extent(network.architecture, shape)
     sources: list[Source] = [lambda box, one=one: one[box.slices] for one in inputs]  # type: ignore[misc]
     result = np.empty(shape, np.float32)
-    with Predictor(network, augment=augment) as predictor:
+    forms = usual_forms(network.architecture, next(network.parameters()).device, torch.float32)
+    with Predictor(network, augment=augment, forms=forms) as predictor:
         for box in grid(Box.of_shape(shape), choose_tile(network.architecture, shape, max_memory)):
             result[box.slices] = predictor(read_halo(network.architecture, sources, shape, box))
     return result

@@ -58,7 +58,7 @@ def convolve(
     """
     if method == "fft":
         return activate(fold(convolve_fft(unfold(sections, n), weight, bias, dilation)), activation)
-    if method == "winograd" and suits(weight.shape, sections):
+    if method == "winograd" and suits(weight.shape, sections.device, sections.dtype):
         made = convolve_winograd(unfold(sections, n), weight, bias, dilation, activation == "relu")
         return activate(refold(made), activation) if activation == "tanh" else refold(made)
     flat = weight.shape[2] == 1

@@ -24,7 +24,7 @@ from neuropil.machine import Precision
 from neuropil.networks.architecture import Architecture, Dropout, Pool, Size
 from neuropil.networks.fft import bytes_of_transforms
 from neuropil.networks.network import DenseNetwork, Form
-from neuropil.networks.tuning import tune
+from neuropil.networks.tuning import tune, usual_forms
 from neuropil.networks.winograd import bytes_of_tiles
 
 log = logging.getLogger("neuropil")
@@ -50,7 +50,7 @@ class TilePlan:
     blocks : how many
     memory : bytes of activations at the peak: measured where the run is long enough to repay it, else a bound
     seconds : expected in all; 0 where not asked for
-    forms : of the layers; empty = the default
+    forms : of the layers; empty = direct convolution
     """
 
     tile: Size
@@ -101,11 +101,13 @@ def plan_tiles(
     chosen = tile or choose_tile(architecture, shape, max_memory, dtype.itemsize)
     blocks = _count(shape, chosen)
     device = next(network.parameters()).device
+    forms = usual_forms(architecture, device, dtype)
+    if peak_memory(architecture, chosen, dtype.itemsize, forms) > max_memory:
+        forms = ()
     sample = _sample(chosen)
-    _pass(network, sample, dtype, ())
-    taken = _pass(network, sample, dtype, ())
+    _pass(network, sample, dtype, forms)
+    taken = _pass(network, sample, dtype, forms)
     seconds = passes * blocks * taken * cost(architecture, chosen) / cost(architecture, sample)
-    forms: tuple[Form, ...] = ()
     if TRYING_SHARE * blocks * passes >= TUNING:
         plan = tune(architecture, chosen, device=str(device), dtype=dtype)
         if peak_memory(architecture, chosen, dtype.itemsize, plan.forms) <= max_memory:
@@ -120,7 +122,7 @@ def plan_tiles(
 def forms_for_training(
     network: DenseNetwork, patch: Size, spacing: int, dtype: torch.dtype, updates: int
 ) -> tuple[Form, ...]:
-    """Find the fastest forms of training steps; the default ones where that would not be repaid.
+    """Find the fastest forms of training steps; the usual ones where that would not be repaid.
 
     Parameters
     ----------
@@ -132,12 +134,12 @@ def forms_for_training(
 
     Returns
     -------
-    one per layer; empty = the default
+    one per layer; empty = direct convolution
     """
+    device = next(network.parameters()).device
     if TRYING_SHARE * updates < TUNING:
-        return ()
-    device = str(next(network.parameters()).device)
-    return tune(network.architecture, patch, training=True, spacing=spacing, device=device, dtype=dtype).forms
+        return usual_forms(network.architecture, device, dtype)
+    return tune(network.architecture, patch, training=True, spacing=spacing, device=str(device), dtype=dtype).forms
 
 
 def measured_memory(network: DenseNetwork, tile: Size, dtype: torch.dtype, forms: Sequence[Form] = ()) -> float:

@@ -22,6 +22,7 @@ from torch.nn import functional
 from neuropil.errors import InputError
 from neuropil.networks.layout import fold, refold, unfold
 from neuropil.networks.unet_architecture import GROUPS, Norm, Size, UNetArchitecture, architecture_for
+from neuropil.networks.winograd import convolve_winograd, usually_faster
 
 __all__ = ["RSUNet", "UNetArchitecture", "architecture_for"]
 
@@ -205,14 +206,18 @@ def _fold(conv: nn.Conv3d, norm: nn.Module) -> Tensor | None:
 
 
 class _Convolution(nn.Conv3d):
-    """Convolution that keeps the size; of flat filters section by section, which libraries do faster.
+    """Convolution that keeps the size, by minimal filtering where that is faster.
 
-    A small single volume torch gives to a loop of its own, many times slower than oneDNN, forwards and backwards. So
-    it is convolved by name, or, where there will be a gradient, as a batch of its two halves.
+    Else flat filters are convolved section by section, which libraries do faster. A small single volume torch gives to
+    a loop of its own, many times slower than oneDNN, forwards and backwards. So it is convolved by name, or, where
+    there will be a gradient, as a batch of its two halves.
     """
 
     def forward(self, features: Tensor) -> Tensor:
         deep, *flat = cast(tuple[int, int, int], self.padding)
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else features.dtype
+        if usually_faster(self.weight.shape, features.device, dtype):
+            return convolve_winograd(features, self.weight, self.bias, (1, 1, 1), margin=(deep, flat[0], flat[1]))
         if self.kernel_size[0] == 1:
             sections = functional.conv2d(fold(features), self.weight[:, :, 0], self.bias, padding=flat)
             return unfold(sections, features.shape[0])

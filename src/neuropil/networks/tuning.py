@@ -32,7 +32,7 @@ from neuropil.networks.architecture import Architecture, Conv, Place, Pool, Size
 from neuropil.networks.layers import convolve, dropout, max_filter
 from neuropil.networks.layout import fold, fragmented
 from neuropil.networks.network import DenseNetwork, Form
-from neuropil.networks.winograd import worth_trying
+from neuropil.networks.winograd import usually_faster, worth_trying
 
 K = TypeVar("K", bound=Hashable)
 FFT_FROM = 1000  # operations per voxel and map, in or out, above which transforms are worth a try
@@ -68,8 +68,8 @@ class Plan:
     Attributes
     ----------
     steps : the layers
-    milliseconds, default : of a whole pass (or training step) in these forms, and in the default forms; of those a
-        lower bound where they have no chance
+    milliseconds, default : of a whole pass (or training step) in these forms, and in the usual ones; of those a lower
+        bound where they have no chance
     """
 
     steps: tuple[Step, ...]
@@ -134,6 +134,17 @@ def tune(
     return plan
 
 
+def usual_forms(architecture: Architecture, device: torch.device, dtype: torch.dtype) -> tuple[Form, ...]:
+    """Return the forms that are most likely fast, without measuring; none where direct ones are."""
+    forms = [
+        Form(1, "winograd")
+        if isinstance(layer, Conv) and usually_faster(architecture.weight_shape(layer.name), device, dtype)
+        else Form()
+        for layer in architecture.layers
+    ]
+    return tuple(forms) if Form(1, "winograd") in forms else ()
+
+
 def _device_name(device: str) -> str:
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -188,8 +199,8 @@ class _Run:
         forms = [Form(parts) for parts in range(1, common + 1) if common % parts == 0]
         if isinstance(place.layer, Conv):
             shape = (place.maps_out, _runs(place)[1], *place.layer.size)
-            minimal = self.device.type == "cpu" and self.dtype == torch.float32 and worth_trying(shape)
-            forms += [Form(1, "winograd")] * minimal + [Form(1, "fft")] * _large(place)
+            forms += [Form(1, "winograd")] * worth_trying(shape, self.device, self.dtype)
+            forms += [Form(1, "fft")] * _large(place)
         return forms
 
     def least(self, places: Sequence[Place]) -> float:
@@ -198,15 +209,16 @@ class _Run:
         return 1e-6 * operations / peak(str(self.device), self.dtype) if operations else 0.0
 
     def fastest(self, steps: Sequence[Step]) -> Plan:
-        """Time the path as a whole beside the uniform plans: the default forms, and fragments throughout."""
+        """Time the path as a whole beside uniform plans: the usual forms, direct ones, and fragments throughout."""
         places = self.architecture.places(self.patch, self.spacing)
-        default = tuple(Form() for _ in places)
+        direct = tuple(Form() for _ in places)
+        default = usual_forms(self.architecture, self.device, self.dtype) or direct
         most = tuple(Form(max(form.fragments for form in self.candidates(place))) for place in places)
         found = tuple(step.form for step in steps)
         network = DenseNetwork(self.architecture).to(self.device).train(self.training)
         shape, leaves = (1, 1, *self.architecture.input_shape(self.patch)), list(network.parameters())
         inputs = [torch.randn(shape, device=self.device).to(self.dtype) for _ in range(self.architecture.streams)]
-        passes = {forms: partial(network, inputs, self.spacing, forms) for forms in (found, default, most)}
+        passes = {forms: partial(network, inputs, self.spacing, forms) for forms in (found, default, direct, most)}
         times = self.milliseconds({found: passes[found]}, leaves)
         if self.least(places) <= HOPELESS * times[found]:
             times = self.milliseconds(passes, leaves)

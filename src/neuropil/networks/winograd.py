@@ -18,29 +18,36 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuropil._kernels import winograd as kernels
-from neuropil._kernels.vectors import LANES
+from neuropil._kernels.vectors import FUSED, LANES
 from neuropil.networks.activation import relu_backward
 from neuropil.networks.architecture import Size
 from neuropil.networks.spectra import kept
 from neuropil.networks.threads import by_rows
 
-FEWEST = 8  # maps from which on products of matrices are worth their transforms
+FEWEST, ENOUGH = 8, 12  # maps from which on products of matrices may be, and usually are, worth their transforms
 
 
-def suits(weight_shape: tuple[int, ...], sections: Tensor) -> bool:
-    """Whether filters (out, in, kz, ky, kx) can be convolved so with these sections."""
+def suits(weight_shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether filters (out, in, kz, ky, kx) can be convolved so."""
     _, _, _, high, wide = weight_shape
-    plain = sections.device.type == "cpu" and sections.dtype == torch.float32
-    return plain and high == wide and high in kernels.SIZES
+    return device.type == "cpu" and dtype == torch.float32 and high == wide and high in kernels.SIZES
 
 
-def worth_trying(weight_shape: tuple[int, ...]) -> bool:
-    """Whether filters (out, in, kz, ky, kx) have enough maps to gain by it."""
-    return min(weight_shape[:2]) >= FEWEST and weight_shape[3] == weight_shape[4] and weight_shape[3] in kernels.SIZES
+def worth_trying(weight_shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether filters (out, in, kz, ky, kx) may be convolved faster so."""
+    return FUSED and min(weight_shape[:2]) >= FEWEST and suits(weight_shape, device, dtype)
 
 
-def convolve_winograd(volume: Tensor, weight: Tensor, bias: Tensor | None, dilation: Size, relu: bool) -> Tensor:
-    """Valid cross-correlation with a dilated filter, and ReLU if asked for.
+def usually_faster(weight_shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether filters (out, in, kz, ky, kx) were convolved faster so on all processors that were tried."""
+    many = min(weight_shape[:2]) >= ENOUGH and weight_shape[3] > 2
+    return many and worth_trying(weight_shape, device, dtype)
+
+
+def convolve_winograd(
+    volume: Tensor, weight: Tensor, bias: Tensor | None, dilation: Size, relu: bool = False, margin: Size = (0, 0, 0)
+) -> Tensor:
+    """Cross-correlation with a dilated filter, and ReLU if asked for.
 
     Parameters
     ----------
@@ -49,21 +56,24 @@ def convolve_winograd(volume: Tensor, weight: Tensor, bias: Tensor | None, dilat
     bias : (out,) or None
     dilation : z, y, x
     relu : whether negative results become 0
+    margin : zeros on each side of the volume, z, y, x
 
     Returns
     -------
-    (n, out, z - (kz-1)·dz, y - (k-1)·dy, x - (k-1)·dx), channels last
+    (n, out, z + 2·mz - (kz-1)·dz, y + 2·my - (k-1)·dy, x + 2·mx - (k-1)·dx), channels last
     """
-    made: Tensor = _Winograd.apply(volume, weight, bias, dilation, relu)  # type: ignore[no-untyped-call]
+    made: Tensor = _Winograd.apply(volume, weight, bias, dilation, relu, margin)  # type: ignore[no-untyped-call]
     return made
 
 
 class _Winograd(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, volume: Tensor, weight: Tensor, bias: Tensor | None, dilation: Size, relu: bool) -> Tensor:
-        made = _convolved(volume, weight, bias, dilation, (0, 0, 0), relu)
+    def forward(
+        ctx: Any, volume: Tensor, weight: Tensor, bias: Tensor | None, dilation: Size, relu: bool, margin: Size
+    ) -> Tensor:
+        made = _convolved(volume, weight, bias, dilation, margin, relu)
         ctx.save_for_backward(volume, weight, *([made] if relu else []))
-        ctx.dilation, ctx.biased = dilation, bias is not None
+        ctx.where, ctx.biased = (dilation, margin), bias is not None
         return made
 
     @staticmethod
@@ -76,26 +86,28 @@ class _Winograd(torch.autograd.Function):
         else:
             to_bias = gradient.sum((0, 2, 3, 4))
         if ctx.needs_input_grad[0]:
-            to_volume = _image_gradient(gradient, weight, ctx.dilation)
+            to_volume = _image_gradient(gradient, weight, *ctx.where)
         if ctx.needs_input_grad[1]:
-            to_weight = _filter_gradient(gradient, volume, weight.shape, ctx.dilation)
-        return to_volume, to_weight, to_bias if ctx.biased else None, None, None
+            to_weight = _filter_gradient(gradient, volume, weight.shape, *ctx.where)
+        return to_volume, to_weight, to_bias if ctx.biased else None, None, None, None
 
 
-def _image_gradient(gradient: Tensor, weight: Tensor, dilation: Size) -> Tensor:
+def _image_gradient(gradient: Tensor, weight: Tensor, dilation: Size, margin: Size) -> Tensor:
     """Gradient of the volume, from that of the result (n, out, z, y, x)."""
     turned = weight.flip(2, 3, 4).transpose(0, 1)
-    margin = tuple((k - 1) * gap for k, gap in zip(weight.shape[2:], dilation))
-    return _convolved(gradient, turned, None, dilation, margin, False)
+    outside = tuple((k - 1) * gap - within for k, gap, within in zip(weight.shape[2:], dilation, margin))
+    return _convolved(gradient, turned, None, dilation, outside, False)
 
 
-def _filter_gradient(gradient: Tensor, volume: Tensor, weight_shape: tuple[int, ...], dilation: Size) -> Tensor:
+def _filter_gradient(
+    gradient: Tensor, volume: Tensor, weight_shape: tuple[int, ...], dilation: Size, margin: Size
+) -> Tensor:
     """Gradient of the filters, from that of the result (n, out, z, y, x)."""
     maps, fan, depth, size, _ = weight_shape
     given, outer = _numbers(volume), _numbers(gradient)
     tile = _tile(outer.shape, size, dilation)
     count = kernels.tiles(outer.shape, tile, size, dilation)
-    parts = by_rows(kernels.filter_gradient, count, given.nbytes, given, outer, tile, size, depth, dilation)
+    parts = by_rows(kernels.filter_gradient, count, given.nbytes, given, outer, tile, size, depth, dilation, margin)
     sums = torch.from_numpy(sum(part[:, :maps, : depth * fan] for part in parts))
     made = sums.permute(1, 2, 0).double() @ _to_frequencies(tile, size)
     return made.float().view(maps, depth, fan, size, size).transpose(1, 2)
@@ -118,12 +130,13 @@ def _convolved(
     tile = _tile(shape, size, dilation)
     spectra = kept(weight, ("winograd", tile), lambda: _spectra(weight, tile))
     added = np.zeros(maps, np.float32) if bias is None else bias.detach().numpy()
-    out, floor = np.empty(shape, np.float32), np.float32(0 if relu else -np.inf)
+    made = torch.empty(n, maps, *shape[1:4], memory_format=torch.channels_last_3d)
+    out, floor = _numbers(made), np.float32(0 if relu else -np.inf)
     by_rows(
         kernels.convolve, kernels.tiles(shape, tile, size, dilation), out.nbytes,
         _numbers(volume), spectra, added, floor, tile, size, depth, dilation, margin, out,
     )  # fmt: skip
-    return torch.from_numpy(out).permute(0, 4, 1, 2, 3)
+    return made
 
 
 @cache
