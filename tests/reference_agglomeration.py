@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from reference_watershed import grid_links
 
+STEPS = 255 * 2**16
+
 
 def contacts(fragments, affinities):
     """Return {(u, v): affinities of all links between fragments u < v}."""
@@ -46,7 +48,9 @@ def agglomerate(found, score):
 
 
 def mean(links):
-    return float(np.float32(sum(links) / len(links)))
+    """The mean of links in whole steps, whose sum is exact."""
+    total = sum(int(np.rint(np.float32(a) * np.float32(STEPS))) for a in links)
+    return float(np.float32(total / len(links)) / np.float32(STEPS))
 
 
 def quantile(q):

@@ -20,7 +20,7 @@ from neuropil.segmentation.affinities import NEAREST, Affinities
 from neuropil.segmentation.affinity_moves import clear_leaving
 from neuropil.segmentation.agglomeration import agglomerate
 from neuropil.segmentation.agglomeration_parts import Merges, PartEdges, agglomerate_part
-from neuropil.segmentation.contacts import Contacts, region_contacts
+from neuropil.segmentation.contacts import STEPS, Contacts, region_contacts
 from neuropil.segmentation.decoding import Decoder, decode
 from neuropil.segmentation.linkage import cut
 from neuropil.segmentation.merging import NO_HISTOGRAMS, Merging, edge_rows
@@ -62,11 +62,26 @@ def test_contacts_equal_reference(data, links, as_bytes):
     assert list(zip(contacts.u.tolist(), contacts.v.tolist(), strict=True)) == sorted(expected)
     for k, pair in enumerate(sorted(expected)):
         values = np.array(expected[pair])
-        np.testing.assert_allclose(contacts.total[k], values.sum() / (255 if as_bytes else 1), rtol=1e-12)
+        np.testing.assert_allclose(contacts.total[k], values.sum() / (255 if as_bytes else 1), rtol=1e-12, atol=2e-6)
+        if as_bytes:
+            assert contacts.steps[k] * 255 == values.astype(int).sum() * STEPS
         assert contacts.count[k] == values.size
         assert contacts.largest[k] == np.float32(values.max()) / np.float32(255 if as_bytes else 1)
         binned = values.tolist() if as_bytes else reference.bins_of(values)
         assert histogram(contacts, k) == {b: binned.count(b) for b in sorted(set(binned))}
+
+
+def test_bytes_are_whole_steps():
+    """Whether they come as bytes or as float32; so are multiples of 2**-16."""
+    assert STEPS == reference.STEPS
+    for value in range(256):
+        line = np.zeros((3, 1, 1, 2), np.uint8)
+        line[2, 0, 0, 1] = value
+        for links in (line, line / np.float32(255)):
+            assert region_contacts([[[1, 2]]], links).steps.tolist() == [value * STEPS // 255]
+    line = np.zeros((3, 1, 1, 2), np.float32)
+    line[2, 0, 0, 1] = 12345 / 2**16
+    assert region_contacts([[[1, 2]]], line).total.tolist() == [12345 / 2**16]
 
 
 def test_threads_and_ranges_of_ids_change_nothing():
@@ -100,7 +115,7 @@ def test_order_of_work_changes_nothing(levels, monkeypatch):
     """Sums of whole numbers are exact, so that what is merged first changes no bit, ties included."""
     links = np.round(smooth(24, 5, 1.0) * levels).astype(np.uint8) * (255 // levels)
     contacts = region_contacts(watershed(links, low=0.1, high=0.99), links)
-    edges = PartEdges.of(contacts.u, contacts.v, np.rint(contacts.total * 255), contacts.count)
+    edges = PartEdges.of(contacts.u, contacts.v, contacts.steps, contacts.count)
     expected = Merges.joined([agglomerate_part(edges, []).merges])
     assert expected.u.size > 100
     for few, span in [(0, 1 << 16), (0, 40), (20, 7), (512, 100)]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise, product
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import cuts
@@ -12,7 +13,7 @@ from strategies import cuts
 from neuropil.segmentation import merging
 from neuropil.segmentation.agglomeration import agglomerate
 from neuropil.segmentation.agglomeration_parts import Merges, PartEdges, agglomerate_part, unite
-from neuropil.segmentation.contacts import region_contacts
+from neuropil.segmentation.contacts import STEPS, region_contacts
 
 some = settings(max_examples=150, deadline=None)
 
@@ -95,17 +96,20 @@ def representatives(parts: list[Merges], fragments: set[int]) -> list[int]:
     return [find(x) for x in fragments]
 
 
-def test_the_whole_is_the_usual_agglomeration():
+@pytest.mark.parametrize("kind", ["bytes", "few", "floats"])
+def test_the_whole_is_the_usual_agglomeration(kind):
+    """To the bit, for all affinities: both add up whole steps, so blocks, whose sums are these, have its merges."""
     rng = np.random.default_rng(0)
     links = rng.integers(0, 256, (3, 12, 14, 16)).astype(np.uint8)
+    links = {"bytes": links, "few": links // 85 * 85, "floats": rng.random(links.shape, dtype=np.float32)}[kind]
     fragments = rng.integers(0, 300, links.shape[1:]).astype(np.uint64)
     contacts = region_contacts(fragments, links)
     tree = agglomerate(contacts, 299)
-    totals = np.rint(contacts.total * 255)
-    merges = Merges.joined([agglomerate_part(PartEdges.of(contacts.u, contacts.v, totals, contacts.count), [])[0]])
+    edges = PartEdges.of(contacts.u, contacts.v, contacts.steps, contacts.count)
+    merges = Merges.joined([agglomerate_part(edges, []).merges])
     np.testing.assert_array_equal(merges.u, tree.u)
     np.testing.assert_array_equal(merges.v, tree.v)
-    np.testing.assert_allclose(merges.score / 255, tree.affinity, rtol=1e-6)
+    np.testing.assert_array_equal(merges.score / np.float32(STEPS), tree.affinity)
 
 
 def test_what_is_frozen_never_merges():

@@ -36,6 +36,7 @@ from neuropil.networks.checkpoint import Model, load_model, save_model
 from neuropil.networks.inference import predict
 from neuropil.networks.network import DenseNetwork
 from neuropil.networks.sampling import SectionStatistics
+from neuropil.stages.common import claim
 from neuropil.volume import exists, open_volume
 from neuropil.volume.resampled import ResampledVolume, resample
 
@@ -189,6 +190,31 @@ def test_a_lost_scratch_file_is_made_again(stopped: list[object], tmp_path: Path
     good(*stopped)
     good(*stopped[:-4], "--output", tmp_path / "whole.zarr")
     np.testing.assert_allclose(load(tmp_path / "map.zarr").astype(int), load(tmp_path / "whole.zarr"), atol=1)
+
+
+@pytest.mark.parametrize("place", ["map.zarr", "map.h5:map"])
+def test_killed_when_the_output_has_its_name(
+    job: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """The same command then ends as done; an output is in the way of others, and where the folder is half deleted."""
+    words = [*job, "--output", f"{tmp_path}/{place}", *SMALL]
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("neuropil.stages.predict.record_of", stop)
+        assert command(*words).code == 130
+    made = load(f"{tmp_path}/{place}")
+    work = tmp_path / f"{place.replace(':', '.')}.unfinished"
+    assert "not finished" in command("verify", f"{tmp_path}/{place}").out
+    again = command(*words)
+    assert again.code == 0, again.err
+    assert len(re.findall(r"(\d+) of \1 blocks were done before", again.err)) == 2
+    np.testing.assert_array_equal(load(f"{tmp_path}/{place}"), made)
+    assert not work.exists()
+    claim(work, "output", f"{tmp_path}/{place}")
+    assert "exists; give --overwrite" in sentence(*words)
 
 
 def test_output_exists(job: list[object], tmp_path: Path) -> None:

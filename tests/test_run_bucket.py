@@ -157,6 +157,13 @@ def test_the_same_command_continues(
     assert len(lines) == after
     assert json.loads(lines[-1])["inputs"]
     assert "was made with low = 0.2, now 0.1; give the old value" in sentence(*words, "--low", 0.1)
+    good("report", ".", "--unfinished", OUT, "--output", "page.html")
+    page = Path("page.html").read_text()
+    assert f"{OUT} <small>not finished</small>" in page
+    assert json.loads(lines[0])["step"] in page
+    assert "there is no work for s3://lab-data/other.zarr" in sentence(
+        "report", ".", "--unfinished", "s3://lab-data/other.zarr"
+    )
     assert bucket.objects == before
     good(*words)
     np.testing.assert_array_equal(load(OUT), whole)

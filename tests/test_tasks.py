@@ -8,13 +8,15 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from neuropil import tasks
 from neuropil.blockwise import Ledger, SerialPool, dask_pool
-from neuropil.clusters import one_thread_each
+from neuropil.clusters import ENVIRONMENT, one_thread_each
 from neuropil.errors import BlocksFailed, InputError, StorageFull
 from neuropil.geometry import Box, grid
 from neuropil.tasks import BlockDone, run_tasks
@@ -89,3 +91,51 @@ def test_one_block_alone(tmp_path: Path) -> None:
     assert done[6:] == [BLOCKS[4]] * 2
     with pytest.raises(InputError, match="step 'b c' has no block at 0,0,9; the first is at"):
         run_tasks(ledger, "b c", BLOCKS, done.append, SerialPool("b c:0,0,9"))
+
+
+class Noted(SerialPool):
+    """A pool that says how many blocks were given to it at once."""
+
+    most = 0
+
+    def submit(self, work: Callable[[Box], None], box: Box) -> None:
+        super().submit(work, box)
+        self.most = max(self.most, len(self._waiting))
+
+
+def test_a_block_waits_for_each_worker_and_no_more(tmp_path: Path) -> None:
+    done: list[Box] = []
+    pool = Noted()
+    pool.size = 2
+    run_tasks(Ledger(tmp_path, {}), "step", BLOCKS, done.append, pool)
+    assert done == BLOCKS
+    assert pool.most == 4
+
+
+def surroundings(folder: Path, box: Box) -> None:
+    """Note in which process a block was computed, and what that was told."""
+    time.sleep(0.05)
+    told = {name: os.environ.get(name) for name in ENVIRONMENT}
+    (folder / f"{box.start[2]}.json").write_text(json.dumps({"pid": os.getpid(), **told}))
+
+
+def test_workers_share_blocks_and_know_that_they_have_one_thread(tmp_path: Path) -> None:
+    (tmp_path / "seen").mkdir()
+    before = dict(os.environ)
+    with one_thread_each(), dask_pool(2) as pool:
+        for step in "abc":
+            run_tasks(Ledger(tmp_path / "ledger", {}), step, BLOCKS, partial(surroundings, tmp_path / "seen"), pool)
+            seen = [json.loads(path.read_text()) for path in (tmp_path / "seen").iterdir()]
+            assert {tuple(one.items())[1:] for one in seen} == {tuple(ENVIRONMENT.items())}
+            assert len({one["pid"] for one in seen}) == 2
+    assert dict(os.environ) == before
+
+
+def test_what_another_step_left_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, before the first block of a step, so that peaks are those of steps."""
+    given: list[int] = []
+    done: list[Box] = []
+    monkeypatch.setattr(tasks, "release", lambda: given.append(len(done)))
+    for step in ("a step", "another"):
+        run_tasks(Ledger(tmp_path, {}), step, BLOCKS, done.append, SerialPool())
+    assert given == [0, 6]

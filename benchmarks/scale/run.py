@@ -7,10 +7,12 @@ turn, as a user waits for them, but without the start of the interpreter and of 
 worth the name does not notice (`start_s` says how long that takes). `chunked_overhead` is the time in blocks, one after
 the other in this process, over that of the whole in one thread, less 1 (in both, files are read and written by further
 threads); `chunked_overhead_cpu` is the same in seconds of the processor, which other work disturbs less.
-`scaling_2_workers` compares one worker with two. `memory_slope_mb_per_gvox` is fitted to the peak of a worker over
-volumes of growing size in blocks of one size. `kills_survived` counts kill -9 of a worker or of the whole run, at
-random moments, after which the same command went on and the output was equal to the byte; `full_disks_survived` a file
-system that was full in the middle, and larger when the command was given again.
+`scaling_2_workers` compares one worker with two; `cores_one_worker` is what a run with one keeps busy, with the
+process that gives it blocks, so that two cores allow no more than twice as much. `memory_slope_mb_per_gvox` is fitted
+to the peak of a worker over volumes of growing size in blocks of one size, `driver_slope_mb_per_gvox` to that of this
+process, which gives them out; the largest, 2 Gvoxel, takes 20 GB of disk. `kills_survived` counts kill -9 of a worker
+or of the whole run, at random moments, after which the same command went on and the output was equal to the byte;
+`full_disks_survived` a file system that was full in the middle, and larger when the command was given again.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parent.parent / "segmentation"))
 from volumes import NEAREST, tissue
 
+from neuropil.geometry import Box
+from neuropil.machine import forget_peak, peak_resident
 from neuropil.stages import run, segment
 from neuropil.volume import create_volume, exists, open_volume
 
@@ -50,9 +54,12 @@ def stored(folder: Path, shape: tuple[int, int, int]) -> str:
         return uri
     tile = np.round(255 * tissue(128, NEAREST, np.random.default_rng(0))).astype(np.uint8)
     facts = {"kind": "affinities", "offsets": NEAREST, "scale": 1 / 255, "chunk_shape": (32, 64, 64)}
+    places = [np.minimum(np.arange(n) % 256, 255 - np.arange(n) % 256) for n in shape]
     with create_volume(uri, shape=(3, *shape), dtype="uint8", **facts) as volume:
-        wide = [(0, 0)] + [(0, max(0, n - 128)) for n in shape]
-        volume.write(None, np.pad(tile, wide, mode="symmetric")[:, : shape[0], : shape[1], : shape[2]])
+        for first in range(0, shape[0], 32):  # a slab at a time, for the largest do not fit into memory
+            z = places[0][first : first + 32]
+            box = Box((first, 0, 0), (first + z.size, *shape[1:]))
+            volume.write(box, tile[:, z][:, :, places[1]][..., places[2]])
     return uri
 
 
@@ -97,14 +104,27 @@ def measure_overhead(figures: dict, folder: Path, shape: tuple, block: tuple, re
 
 
 def measure_workers(figures: dict, folder: Path, shape: tuple, block: tuple, repeats: int) -> None:
-    """Time between the first block and the last, so without the start of processes."""
+    """Time between the first block and the last, so without the start of processes; by turns."""
     uri = stored(folder, shape)
+    in_blocks(stored(folder, (8, 32, 32)), folder / "blocks.zarr", (4, 16, 16), workers=1)  # loads what is loaded once
     times: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(repeats):
-        for workers in (1, 2):
+    cores = []
+    for turn in range(repeats):
+        for workers in (1, 2) if turn % 2 == 0 else (2, 1):
+            before = cpu_seconds()
             start = clock(lambda w=workers: times[w].append(run_seconds(uri, folder, block, w)))
             figures["start_s"] = start[0] - times[workers][-1]
-    figures["scaling_2_workers"] = statistics.median(times[1]) / statistics.median(times[2])
+            if workers == 1:
+                cores.append((cpu_seconds() - before) / start[0])
+    one, two = (statistics.median(times[workers]) for workers in (1, 2))
+    figures |= {"one_worker_s": one, "two_workers_s": two, "cores_one_worker": statistics.median(cores)}
+    figures["scaling_2_workers"] = one / two
+
+
+def cpu_seconds() -> float:
+    """Return the processor's time of this process and of those that it started and that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def run_seconds(uri: str, folder: Path, block: tuple, workers: int) -> float:
@@ -112,13 +132,19 @@ def run_seconds(uri: str, folder: Path, block: tuple, workers: int) -> float:
 
 
 def measure_memory(figures: dict, folder: Path, shapes: list[tuple], block: tuple) -> None:
-    peaks = []
-    for shape in shapes:
-        data = in_blocks(stored(folder, shape), folder / "blocks.zarr", block, workers=2)
+    """Fit the peaks of workers, and of this process, which gives them their blocks."""
+    peaks, driver, sizes = [], [], [np.prod(shape) / 1e9 for shape in shapes]
+    for shape, size in zip(shapes, sizes):
+        uri = stored(folder, shape)
+        forget_peak()
+        data = in_blocks(uri, folder / "blocks.zarr", block, workers=2)
+        driver.append(peak_resident() / 1e6)
         peaks.append(max(step["peak_mb"] for step in data["steps"].values()))
-    sizes = [np.prod(shape) / 1e9 for shape in shapes]
+        figures |= {f"worker_peak_mb_{size:.3f}_gvox": peaks[-1], f"driver_peak_mb_{size:.3f}_gvox": driver[-1]}
+        figures[f"seconds_{size:.3f}_gvox"] = data["seconds"]
+        shutil.rmtree(uri)  # the next one needs the room
     figures["memory_slope_mb_per_gvox"] = float(np.polyfit(sizes, peaks, 1)[0])
-    figures |= {f"worker_peak_mb_{size:.3f}_gvox": peak for size, peak in zip(sizes, peaks)}
+    figures["driver_slope_mb_per_gvox"] = float(np.polyfit(sizes, driver, 1)[0])
 
 
 def measure_kills(figures: dict, folder: Path, shape: tuple, block: tuple, kills: int) -> None:

@@ -25,6 +25,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Protocol, TypeVar
+from uuid import uuid4
 
 from neuropil.errors import BlockLost, InputError, NeuropilError, RunMismatch
 from neuropil.files import Lines, Place, remove_folder, write_json
@@ -48,6 +49,8 @@ _OURS = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,  # a worker that has one block has nothing to wait for
+    "distributed.scheduler.worker-saturation": 1.0,  # what waits goes to whoever is free first
+    "distributed.worker.profile.enabled": False,
 }
 
 
@@ -283,18 +286,23 @@ class DaskPool:
         self.patience: float | None = None
         self.only: str | None = None
         self._client, self._done = client, as_completed()
-        self._boxes: dict[str, Box] = {}
+        self._boxes: dict[tuple[str, int], Box] = {}
+        # Of a group of many tasks, what no worker is free for waits at the scheduler; the group lives while it has one.
+        self._group, self._count = f"blocks-{uuid4().hex}", 0
+        self._first, self._last = client.submit(int, key=(self._group, 0)), None
         self.size = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
 
     def submit(self, work: Callable[[Box], None], box: Box) -> None:
         """Hand the block, data only, to the scheduler."""
-        future = self._client.submit(timed, work, box, pure=False)
+        self._count += 1
+        future = self._client.submit(timed, work, box, key=(self._group, self._count))
+        self._last = None  # is forgotten now, for the scheduler hears of one thing at a time
         self._boxes[future.key] = box
         self._done.add(future)
 
     def next(self) -> Outcome:
         """Wait for any block."""
-        future = next(self._done)
+        self._last = future = next(self._done)
         box = self._boxes.pop(future.key)
         try:  # also the process that has a result may end, before that is fetched
             made: Outcome = future.result()

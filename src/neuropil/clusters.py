@@ -21,6 +21,14 @@ from neuropil.errors import InputError, MissingExtra
 
 log = logging.getLogger("neuropil")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+ENVIRONMENT = {
+    **dict.fromkeys(THREADS, "1"),
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(8 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+}
+"""Of a worker: it computes in one thread, and GNU's C library keeps the memory that a block frees for the next, where
+Dask has it given back, page by page; arrays that are larger come and go."""
 QUEUED = 7 * 24 * 3600
 """Seconds to wait for the first job to start."""
 
@@ -63,7 +71,7 @@ def one_thread_each() -> Iterator[None]:
     key = "distributed.nanny.pre-spawn-environ"
     before = dict(os.environ)
     try:
-        with dask.config.set({key: {**dask.config.get(key), **dict.fromkeys(THREADS, 1)}}):
+        with dask.config.set({key: {**dask.config.get(key), **ENVIRONMENT}}):
             yield
     finally:
         for name in os.environ.keys() - before.keys():
@@ -94,7 +102,7 @@ def slurm_cluster(wanted: SlurmJobs) -> Any:
         interface=wanted.interface,
         job_name="neuropil",
         job_extra_directives=list(wanted.directives),
-        job_script_prologue=[*(f"export {name}=1" for name in THREADS), *wanted.prologue],
+        job_script_prologue=[*(f"export {name}={value}" for name, value in ENVIRONMENT.items()), *wanted.prologue],
         scheduler_options={"dashboard": False},
     )
 

@@ -142,8 +142,6 @@ class Lines:
             self._last = (0, b"")
             with self._place.open("ab") as file:
                 file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
             return
         if self._last is None:
             names = _bucket(self._place).names()

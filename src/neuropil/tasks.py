@@ -22,7 +22,7 @@ from neuropil.blockwise import Ledger, Outcome, Pool, timed
 from neuropil.errors import BlockLost, BlocksFailed, InputError, NeuropilError, StorageFull, VolumeError
 from neuropil.files import Place, write_text
 from neuropil.geometry import Box
-from neuropil.machine import ends_after
+from neuropil.machine import ends_after, forget_peak, release
 from neuropil.progress import Progress
 
 log = logging.getLogger("neuropil")
@@ -31,6 +31,10 @@ _PASSING = (BlockLost, VolumeError)
 """Errors of neuropil's own that may be gone next time: a bucket is away for a moment."""
 ASK = 2.0
 """Seconds after which workers are asked anew what memory they hold."""
+AHEAD = 2
+"""Blocks that are given away for each that can be computed at once, so that nobody waits for the next one."""
+_done_last = [""]
+"""Step of the block that this process did last."""
 _DEATHS = 20
 """Processes that may end under a block before it has begun."""
 
@@ -57,14 +61,14 @@ def run_tasks(
         _run_alone(ledger, name, blocks, work, pool.only)
         return
     waiting = deque(box for box in blocks if (name, box) not in ledger.done)
-    watch = Watch(ledger.folder / "running", pool.patience)
+    watch = Watch(ledger.folder / "running", pool.patience, name)
     watched = partial(watch, work)
     view = _View(name, blocks, waiting, pool)
     failures: dict[Box, BaseException] = {}
     tried, lost = Counter[Box](), Counter[Box]()
     flying = 0
     while waiting or flying:
-        while waiting and flying < pool.size:
+        while waiting and flying < AHEAD * pool.size:
             pool.submit(watched, waiting.popleft())
             flying += 1
         made = pool.next()
@@ -162,13 +166,19 @@ class Watch:
     ----------
     folder : of the marks of blocks that are computed
     patience : seconds after which a block counts as hung and its process is ended; None: never
+    step : that the blocks are of; what a process kept from another one is given back first, and is not in their peak
     """
 
     folder: Place
     patience: float | None
+    step: str = ""
 
     def __call__(self, work: Callable[[Box], None], box: Box) -> None:
         """Do a block."""
+        if _done_last != [self.step]:
+            _done_last[:] = [self.step]
+            release()
+            forget_peak()
         mark = self._mark(box)
         if isinstance(mark, Path):
             with ends_after(self.patience, mark):

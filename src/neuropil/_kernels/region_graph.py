@@ -13,6 +13,9 @@ from numba import njit
 
 from neuropil._kernels.uncounted import uncounted
 
+STEPS = 255 << 16
+_STEPS = np.float32(STEPS)
+
 
 @uncounted
 def row_maxima(labels, first, last, out):
@@ -67,7 +70,7 @@ def count_contacts(fragments, first, last, counts):
 
 
 @uncounted
-def _fill_row(here, back, shift, links, lowest, size, found, out):
+def _fill_row(here, back, shift, links, one, lowest, size, found, out):
     """Write the contacts of here[x] with back[x - shift], whose link is links[x]; found has room for places of a row.
 
     They are found by arithmetic first, since no branch can be foretold.
@@ -86,15 +89,16 @@ def _fill_row(here, back, shift, links, lowest, size, found, out):
         place = np.int64(min(a, b) - lowest)
         i = 2 * places[place]
         places[place] += 1
-        values[i] = np.float32(links[x]) + np.float32(0)  # -0.0 becomes 0.0
+        values[i] = np.float32(links[x]) / one + np.float32(0)  # -0.0 becomes 0.0
         ids[i + 1] = max(a, b)
 
 
 @njit(cache=True, nogil=True)
-def fill_contacts(fragments, links, maxima, first, last, lowest, size, places, ids, values):
+def fill_contacts(fragments, links, one, maxima, first, last, lowest, size, places, ids, values):
     """Write (affinity, greater id) of contacts whose smaller id is lowest + 0 ... size - 1 to the places of the ids.
 
-    maxima are the greatest ids of rows. ids and values are two views of one array of pairs of 32 bits. Places move on.
+    one is the link that is 1, maxima are the greatest ids of rows. ids and values are two views of one array of pairs
+    of 32 bits. Places move on.
     """
     height = fragments.shape[1]
     found = np.empty(fragments.shape[2], np.int64)
@@ -105,17 +109,17 @@ def fill_contacts(fragments, links, maxima, first, last, lowest, size, places, i
                 continue
             here = fragments[z, y]
             if z > 0:
-                _fill_row(here, fragments[z - 1, y], 0, links[0, z, y], lowest, size, found, out)
+                _fill_row(here, fragments[z - 1, y], 0, links[0, z, y], one, lowest, size, found, out)
             if y > 0:
-                _fill_row(here, fragments[z, y - 1], 0, links[1, z, y], lowest, size, found, out)
-            _fill_row(here, here, 1, links[2, z, y], lowest, size, found, out)
+                _fill_row(here, fragments[z, y - 1], 0, links[1, z, y], one, lowest, size, found, out)
+            _fill_row(here, here, 1, links[2, z, y], one, lowest, size, found, out)
 
 
 @njit(cache=True, nogil=True)
-def gather(starts, first, last, ids, values, seen, lowest, steps, out):
+def gather(starts, first, last, ids, values, seen, lowest, out):
     """Write the pairs of buckets first ... last - 1, ascending, with sum, number and maximum of their contacts.
 
-    seen is one place per id, all 0; out is u, v, total, count, largest. If steps is not 0, sums are of whole steps.
+    seen is one place per id, all 0; out is u, v, total, count, largest. Totals are of whole steps of 1 / STEPS.
     Returns the number of pairs.
     """
     u, v, total, count, largest = out
@@ -141,7 +145,7 @@ def gather(starts, first, last, ids, values, seen, lowest, steps, out):
         for i in range(starts[k], starts[k + 1]):
             e = seen[np.int64(ids[2 * i + 1])] - 1
             value = values[2 * i]
-            total[e] += np.rint(value * steps) if steps > 0 else value
+            total[e] += np.rint(value * _STEPS)
             count[e] += 1
             largest[e] = max(largest[e], value)
     return n

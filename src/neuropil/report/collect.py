@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from neuropil.errors import InputError, VolumeError, VolumeNotFound
+from neuropil.files import Place
 from neuropil.report.collect_pictures import collect_errors, collect_panels, load_pictures
 from neuropil.report.collect_stages import collect_stages, collect_sweeps
 from neuropil.report.data import (
@@ -28,6 +29,7 @@ from neuropil.report.data import (
     PixelError,
     RandCurve,
     ReportData,
+    StageTime,
     TrainingLog,
     Validation,
 )
@@ -51,7 +53,9 @@ _SHOWN = (
 )
 
 
-def collect_run(run: Path, *, sections: int = 3, crop: int = 512) -> ReportData:
+def collect_run(
+    run: Path, *, sections: int = 3, crop: int = 512, unfinished: Mapping[str, Place] | None = None
+) -> ReportData:
     """Read the run folder `run`.
 
     Parameters
@@ -62,6 +66,8 @@ def collect_run(run: Path, *, sections: int = 3, crop: int = 512) -> ReportData:
         Most sections to show as pictures, spread evenly over those that were kept.
     crop : int, voxels
         Largest side of those pictures, cut from the middle.
+    unfinished : by the name of the output
+        Work folders that do not lie in the run folder.
 
     Raises
     ------
@@ -78,7 +84,8 @@ def collect_run(run: Path, *, sections: int = 3, crop: int = 512) -> ReportData:
     run = Path(run)
     if sections < 0 or crop < 16:
         raise InputError(f"sections must be at least 0 and crop at least 16; got {sections} and {crop}")
-    evaluations, logs = _find(run)
+    stages = collect_stages(run, unfinished)
+    evaluations, logs = _find(run, stages)
     about = read_json(run / "run.json") if (run / "run.json").is_file() else {}
     scores = {path: read_json(path) for path in evaluations}
     order = [str(name) for name in _sequence(about.get("models"))]
@@ -100,7 +107,7 @@ def collect_run(run: Path, *, sections: int = 3, crop: int = 512) -> ReportData:
         panels=panels,
         errors=collect_errors({names[path]: scores[path] for path in ranked}, pictures),
         sweeps=collect_sweeps(run),
-        stages=collect_stages(run),
+        stages=stages,
         training=tuple(sorted(training, key=lambda log: _rank(log.network, {}, order))),
         config=_mapping(about.get("config")),
         versions=_mapping(next((one["versions"] for one in (about, *scores.values()) if one.get("versions")), None)),
@@ -188,7 +195,7 @@ def number(value: object) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _find(run: Path) -> tuple[list[Path], list[Path]]:
+def _find(run: Path, stages: Sequence[StageTime]) -> tuple[list[Path], list[Path]]:
     rule = "run must be a folder that train, evaluate or demo wrote"
     if not run.exists():
         raise VolumeNotFound(f"{rule}; {run} is not there")
@@ -196,7 +203,7 @@ def _find(run: Path) -> tuple[list[Path], list[Path]]:
         raise InputError(f"{rule}; {run} is a file")
     evaluations = sorted((run / "evaluation").glob("*.json"))
     logs = sorted({path.parent for name in ("log.jsonl", *CARDS) for path in run.glob(f"*/{name}")})
-    if not evaluations and not logs and not (run / "run.json").is_file() and not collect_stages(run):
+    if not evaluations and not logs and not (run / "run.json").is_file() and not stages:
         raise InputError(
             f"{rule}, or that holds outputs of other commands; {run} has no run.json, NETWORK/log.jsonl,"
             " evaluation/MODEL.json or OUTPUT.json"

@@ -15,19 +15,27 @@ from pathlib import Path
 from typing import Any
 
 from neuropil.errors import VolumeError
+from neuropil.files import Lines, Place
 from neuropil.report.data import StageTime, Sweep
 
 _ABOUT = ("input", "truth", "sections", "score", "check_input", "check_sections")
 
 
-def collect_stages(run: Path) -> tuple[StageTime, ...]:
-    """Return what the commands of a run took, in the order in which they ended.
+def collect_stages(run: Path, unfinished: Mapping[str, Place] | None = None) -> tuple[StageTime, ...]:
+    """Return what the commands of a run took, in the order in which they ended, then those that have not.
+
+    Parameters
+    ----------
+    run : folder of outputs
+    unfinished : work folders that lie elsewhere, by the name of the output
 
     >>> collect_stages(Path("no/run"))
     ()
     """
     done = [_stage(run, path, record) for path, record in _records(run)]
-    return (*done, *(_unfinished(run, path) for path in sorted(_near(run, "*.unfinished/done.jsonl"))))
+    near = sorted(path.parent for path in _near(run, "*.unfinished/done.jsonl"))
+    folders = {folder.relative_to(run).with_suffix("").as_posix(): folder for folder in near}
+    return (*done, *(_unfinished(name, folder) for name, folder in (folders | dict(unfinished or {})).items()))
 
 
 def collect_sweeps(run: Path) -> tuple[Sweep, ...]:
@@ -74,16 +82,13 @@ def _step(name: str, told: Mapping[str, Any]) -> StageTime:
     return StageTime(name, float(told["seconds"]), told.get("peak_mb") or None, blocks=int(told["blocks"]))
 
 
-def _unfinished(run: Path, path: Path) -> StageTime:
-    """Add up the blocks of a ledger; a last line that is just being written is left out."""
+def _unfinished(name: str, folder: Place) -> StageTime:
+    """Add up the blocks of a ledger."""
     steps: dict[str, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            block = json.loads(line)
-            step = steps.setdefault(block["step"], {"blocks": 0, "seconds": 0.0, "peak_mb": 0})
-            step["blocks"] += 1
-            step["seconds"] += block["seconds"]
-            step["peak_mb"] = max(step["peak_mb"], block.get("peak_mb", 0))
-    made = tuple(_step(name, one) for name, one in steps.items())
-    name = path.parent.relative_to(run).with_suffix("").as_posix()
+    for block in map(json.loads, Lines(folder / "done.jsonl").read()):
+        step = steps.setdefault(block["step"], {"blocks": 0, "seconds": 0.0, "peak_mb": 0})
+        step["blocks"] += 1
+        step["seconds"] += block["seconds"]
+        step["peak_mb"] = max(step["peak_mb"], block.get("peak_mb", 0))
+    made = tuple(_step(step, one) for step, one in steps.items())
     return StageTime(name, sum(one.seconds for one in made), steps=made, unfinished=True)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from neuropil._kernels.clusters import write_keys
 from neuropil.errors import InputError
-from neuropil.segmentation.contacts import Contacts, check_ids
+from neuropil.segmentation.contacts import STEPS, Contacts, check_ids
 from neuropil.segmentation.linkage import MergeTree, merge_tree
 from neuropil.segmentation.merging import NO_HISTOGRAMS, Merging, edge_rows, scores_of
 from neuropil.segmentation.region_graph import Edges
@@ -63,7 +63,7 @@ def agglomerate(
         Score below which nothing is merged; 0 gives the whole tree, more saves time.
     threads
         Threads to share the work, >= 1, which they can where the contacts know places. The result is the same for any
-        number, but for the last bit of scores whose sums were rounded.
+        number.
 
     Returns
     -------
@@ -113,15 +113,19 @@ def agglomerate(
     if score == "quantile" and not contacts.has_histograms:
         raise InputError("contacts must have histograms for quantiles; got none, see region_contacts(histograms=True)")
     histograms, count = _histograms(contacts, quantile if score == "quantile" else -1.0, start)
-    fields, places = (contacts.u, contacts.v, contacts.total, count), contacts.places
+    one = np.float32(STEPS if score == "mean" else 1)
+    below = np.nextafter(np.float32(least) * one, np.float32(0))  # what rounds to `least` is among them
+    fields, places = (contacts.u, contacts.v, contacts.steps, count), contacts.places
     del contacts  # memory, if nobody else keeps them
-    work = Merging(edge_rows(*fields, threads), histograms, least, threads=threads)
+    work = Merging(edge_rows(*fields, threads), histograms, float(below), threads=threads)
     del fields
     parts = _parts(places, size, threads)
     del places
     u, v, entry = work.run(np.zeros(size + 1, np.bool_), parts)[:3]
     falling = np.argsort(entry, kind="stable")  # puts two sorted lists together
-    return MergeTree(u[falling], v[falling], scores_of(entry[falling]), size)
+    affinity = scores_of(entry[falling]) / one
+    falling = falling[affinity >= np.float32(least)]
+    return MergeTree(u[falling], v[falling], affinity[: falling.size], size)
 
 
 def check_contacts(number: int) -> None:

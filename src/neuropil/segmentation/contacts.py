@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neuropil._kernels import region_graph as _kernel
+from neuropil._kernels.region_graph import STEPS
 from neuropil.errors import InputError
 from neuropil.labels import apply_lookup, relabel
 from neuropil.segmentation.pairs import group_pairs
 from neuropil.segmentation.threads import run_threads, split
 from neuropil.segmentation.watershed import check_affinities
 
+__all__ = ["BINS", "STEPS", "Contacts", "check_ids", "region_contacts"]
 #: Bins of the histogram of affinities; value a falls in bin min(floor(256 a), 255), the byte s in bin s.
 BINS = 256
 
@@ -35,7 +37,7 @@ class Contacts:
     u, v
         uint32 (n,), or uint64 where ids need it, ids of fragments, 0 < u < v, each pair once.
     total
-        float64 (n,), sum of the affinities, each in [0, 1].
+        float64 (n,), sum of the affinities, each in [0, 1] and rounded to a multiple of 1 / `STEPS`.
     count
         int32 (n,), int64 in volumes of 2**29 voxels or more, number of links, those of affinity 0 included.
     largest
@@ -61,6 +63,11 @@ class Contacts:
     bins: NDArray[np.uint8]
     bin_counts: NDArray[np.int64]
     places: NDArray[np.uint32] = field(default_factory=lambda: np.empty((0, 3), np.uint32))
+
+    @property
+    def steps(self) -> NDArray[np.int64]:
+        """`total` as a whole number of steps of 1 / `STEPS`, int64 (n,), exact up to 2**50."""
+        return np.rint(self.total * STEPS).astype(np.int64)
 
     @property
     def mean(self) -> NDArray[np.float32]:
@@ -119,7 +126,7 @@ class Contacts:
 
 
 def region_contacts(
-    fragments: ArrayLike, affinities: ArrayLike, *, histograms: bool = False, steps: int = 0, threads: int = 1
+    fragments: ArrayLike, affinities: ArrayLike, *, histograms: bool = False, threads: int = 1
 ) -> Contacts:
     r"""Gather the affinities over the contact of each pair of fragments.
 
@@ -134,8 +141,6 @@ def region_contacts(
         (3, z, y, x), as for `neuropil.segmentation.watershed.watershed`; uint8 is not converted.
     histograms
         Whether histograms, for quantiles, are gathered too.
-    steps
-        Float affinities are rounded to so many steps before they are added up, so that no order changes a sum; 0: not.
     threads
         Threads to share the work, >= 1; the result is the same for any number.
 
@@ -151,6 +156,10 @@ def region_contacts(
 
     Notes
     -----
+    Affinities are added up as whole numbers of steps of 1 / `STEPS`, so a sum is the same in any order, in threads and
+    in the blocks of a volume. Bytes are multiples of it, and so is what has 16 binary places; of others a step is about
+    what tells float32 below 1 apart.
+
     Linear in voxels. Takes 4 bytes per voxel, and 12 bytes per fragment and thread, beside what it returns.
     Fragments in uint32 take less time than those in uint64.
 
@@ -177,9 +186,7 @@ def region_contacts(
         dense = relabel(labels)
         labels, ids = _plain(dense.labels), dense.ids
         maxima = _row_maxima(labels, threads)
-    if links.dtype == np.uint8:  # whole numbers as they are
-        steps = 0
-    contacts = _gather(labels, maxima, links, histograms, steps, threads)
+    contacts = _gather(labels, maxima, links, histograms, threads)
     if ids is None:
         return contacts
     return replace(contacts, u=ids[contacts.u], v=ids[contacts.v], places=contacts.places[:0])
@@ -217,7 +224,6 @@ def _gather(
     maxima: NDArray[Any],
     links: NDArray[np.float32] | NDArray[np.uint8],
     histograms: bool,
-    steps: int,
     threads: int,
 ) -> Contacts:
     """Gather the contacts of dense labels, for one range of smaller ids after the other, so that buckets stay small."""
@@ -231,7 +237,7 @@ def _gather(
     run_threads(_kernel.count_contacts, [(labels, *slab, row) for slab, row in zip(slabs, counts)], threads)
     ends = np.cumsum(counts.sum(0, dtype=np.int64))
     at_once = max(labels.size // 2, 1 << 16)
-    scale = 0 if not histograms else 1 if links.dtype == np.uint8 else BINS
+    one = np.float32(255 if links.dtype == np.uint8 else 1)
     parts: list[list[NDArray[Any]]] = []
     lowest = 1
     while not parts or lowest <= largest:
@@ -243,13 +249,11 @@ def _gather(
             rows.append(rows[-1] + before_it)
         packed = np.empty(int(starts[-1]), np.uint64)
         out = packed.view(np.uint32), packed.view(np.float32)
-        tasks = [(labels, links, maxima, *slab, *span, row, *out) for slab, row in zip(slabs, rows)]
+        tasks = [(labels, links, one, maxima, *slab, *span, row, *out) for slab, row in zip(slabs, rows)]
         run_threads(_kernel.fill_contacts, tasks, threads)
-        parts += _gather_bucket(starts, packed, lowest, largest, steps, scale, threads)
+        parts += _gather_bucket(starts, packed, lowest, largest, histograms, threads)
         lowest = highest
     u, v, total, count, most, sizes, bins, bin_counts = _joined(parts, threads)
-    if links.dtype == np.uint8:
-        total, most = total / 255, most / np.float32(255)
     starts = np.concatenate([[0], np.cumsum(sizes)]) if histograms else np.empty(0, np.int64)
     return Contacts(u, v, total, count, most, starts, bins, bin_counts, places)
 
@@ -259,14 +263,13 @@ def _gather_bucket(
     packed: NDArray[np.uint64],
     lowest: int,
     largest: int,
-    steps: int,
-    scale: int,
+    histograms: bool,
     threads: int,
 ) -> list[list[NDArray[Any]]]:
     """Return, in parts, the fields of contacts whose smaller ids are `lowest` + k; they are from starts[k] on."""
     cuts = np.searchsorted(starts, np.linspace(0, starts[-1], threads + 1)[1:-1])
     bounds = [0, *cuts.tolist(), starts.size - 1]
-    ranges = [(starts, *span, packed, largest + 1, lowest, steps, scale) for span in pairwise(bounds)]
+    ranges = [(starts, *span, packed, largest + 1, lowest, histograms) for span in pairwise(bounds)]
     return [list(fields) for fields in run_threads(_gather_range, ranges, threads)]
 
 
@@ -291,23 +294,20 @@ def _gather_range(
     packed: NDArray[np.uint64],
     width: int,
     lowest: int,
-    steps: int,
-    scale: int,
+    histograms: bool,
 ) -> tuple[NDArray[Any], ...]:
-    """Return the fields of the contacts in buckets first ... last - 1, histograms if scale is not 0."""
+    """Return the fields of the contacts in buckets first ... last - 1."""
     ids, values = packed.view(np.uint32), packed.view(np.float32)
     most = int(starts[last] - starts[first])  # room for a pair per contact; what is not used takes no memory
     small = most < 1 << 31
     seen = np.zeros(width, np.int32 if small else np.int64)
     u, v = np.empty(most, np.uint32), np.empty(most, np.uint32)
     total, count, largest = np.empty(most), np.empty(most, np.int32 if small else np.int64), np.empty(most, np.float32)
-    n = _kernel.gather(starts, first, last, ids, values, seen, lowest, np.float32(steps), (u, v, total, count, largest))
-    u, v, total, count, largest = u[:n], v[:n], total[:n], count[:n], largest[:n]
-    if steps:
-        total /= steps
-    entries = _kernel.count_bins(packed, starts, first, last, scale) if scale else 0
+    n = _kernel.gather(starts, first, last, ids, values, seen, lowest, (u, v, total, count, largest))
+    u, v, total, count, largest = u[:n], v[:n], total[:n] / STEPS, count[:n], largest[:n]
+    entries = _kernel.count_bins(packed, starts, first, last, BINS) if histograms else 0
     sizes = np.empty(n, np.int64)
     bins, bin_counts = np.empty(entries, np.uint8), np.empty(entries, np.int64)
-    if scale:
-        _kernel.fill_bins(packed, starts, first, last, scale, sizes, bins, bin_counts)
+    if histograms:
+        _kernel.fill_bins(packed, starts, first, last, BINS, sizes, bins, bin_counts)
     return u, v, total, count, largest, sizes, bins, bin_counts

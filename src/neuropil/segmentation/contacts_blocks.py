@@ -1,7 +1,7 @@
 """Contacts of fragments in one block of a volume: every link belongs to the block of the voxel that stores it.
 
 So the links of all blocks are those of the whole volume, each once, and what blocks say of a pair adds up. Sums are
-whole numbers, so that their order does not matter: of bytes as they are, of floats in steps of 2**-24.
+whole numbers of steps, for the whole volume too, so that their order does not matter.
 
 Source: ownership of edges by blocks as in the MICrONS segmentation and daisy; see `neuropil.segmentation.contacts`.
 """
@@ -14,12 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neuropil.errors import InputError
-from neuropil.segmentation.contacts import region_contacts
+from neuropil.segmentation.contacts import STEPS, region_contacts
 from neuropil.segmentation.pairs import group_pairs
 from neuropil.segmentation.watershed import check_affinities
-
-STEPS = 1 << 24
-"""Steps of float affinities from 0 to 1; every one of them is a float32."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class BlockContacts:
     u, v
         uint64 (n,), ids of fragments, 0 < u < v, each pair once.
     total
-        int64 (n,), sum of the affinities, in 255ths of bytes, in steps of 2**-24 of floats.
+        int64 (n,), sum of the affinities, in steps of 1 / `STEPS`.
     count
         int64 (n,), number of links.
     largest
@@ -85,7 +82,7 @@ def block_contacts(fragments: ArrayLike, affinities: ArrayLike, before: tuple[in
     >>> links = np.full((3, 1, 1, 3), 51, np.uint8)
     >>> contacts = block_contacts([[[7, 7, 9]]], links, (0, 0, 1))
     >>> contacts.u.tolist(), contacts.v.tolist(), contacts.total.tolist(), contacts.count.tolist()
-    ([7], [9], [51], [1])
+    ([7], [9], [3342336], [1])
     """
     labels, links = np.asarray(fragments), check_affinities(affinities)
     if labels.shape != links.shape[1:] or not set(before) <= {0, 1} or min(np.subtract(labels.shape, before)) < 1:
@@ -116,10 +113,9 @@ def inner_contacts(fragments: ArrayLike, affinities: ArrayLike) -> BlockContacts
     ([1, 2], [2, 3], [1, 1])
     """
     links = check_affinities(affinities)
-    found = region_contacts(fragments, links, steps=STEPS)
-    scale = 255 if links.dtype == np.uint8 else STEPS
+    found = region_contacts(fragments, links)
     u, v, count = found.u.astype(np.uint64), found.v.astype(np.uint64), found.count.astype(np.int64)
-    return BlockContacts(u, v, np.rint(found.total * scale).astype(np.int64), count, found.largest)
+    return BlockContacts(u, v, found.steps, count, found.largest)
 
 
 def face_contacts(here: ArrayLike, there: ArrayLike, affinities: ArrayLike) -> BlockContacts:
@@ -138,5 +134,5 @@ def face_contacts(here: ArrayLike, there: ArrayLike, affinities: ArrayLike) -> B
     real = (u != 0) & (u != v)
     u, v, links = u[real], v[real], links.reshape(-1)[real]
     largest = links / np.float32(255) if links.dtype == np.uint8 else links
-    total = np.rint(links * np.float32(1 if links.dtype == np.uint8 else STEPS)).astype(np.int64)
+    total = np.rint(largest * np.float32(STEPS)).astype(np.int64)
     return BlockContacts.united([BlockContacts(u, v, total, np.ones_like(total), largest)])

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from neuropil._kernels import linkage as _kernel
 from neuropil.errors import InputError
 from neuropil.segmentation.linkage import SizeRule
-from neuropil.segmentation.pairs import falling, find_ids, group_pairs
+from neuropil.segmentation.pairs import falling, find_ids, first_greatest, group_pairs
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ class PartLinks:
         np.minimum.at(smallest, places, least)
         before = np.cumsum([0, *(part.ids.size for part in parts)])
         u, v = (places[np.concatenate([getattr(p, end) + n for p, n in zip(parts, before)])] for end in "uv")
-        order, starts = group_pairs(first_u, first_v, -affinity)
-        kept = order[starts]
+        order, starts = group_pairs(first_u, first_v)
+        kept = order[first_greatest(affinity[order], starts)]
         u, v, affinity, first_u, first_v = (x[kept] for x in (u, v, affinity, first_u, first_v))
         return cls(u, v, affinity, first_u, first_v, known, summed, summed_late, smallest)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,6 +35,18 @@ def group_pairs(
     new = np.ones(order.size, np.bool_)
     new[1:] = (a[1:] != a[:-1]) | (b[1:] != b[:-1])
     return order, np.flatnonzero(new)
+
+
+def first_greatest(values: NDArray[Any], starts: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the place of the greatest value of each group, the first one of equal ones; groups begin at `starts`.
+
+    >>> first_greatest(np.array([1, 5, 5, 2]), np.array([0, 3])).tolist()
+    [1, 3]
+    """
+    if not starts.size:
+        return starts
+    greatest = np.repeat(np.maximum.reduceat(values, starts), np.diff(starts, append=values.size))
+    return np.minimum.reduceat(np.where(values == greatest, np.arange(values.size), values.size), starts)
 
 
 def falling(score: NDArray[np.float32]) -> NDArray[np.intp]:

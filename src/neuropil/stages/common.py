@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import platform
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from neuropil import __version__, machine, progress
+from neuropil.blockwise import is_unfinished
 from neuropil.config import StageConfig, dump
 from neuropil.errors import InputError, OutputExists
-from neuropil.files import Place
+from neuropil.files import Place, write_json
 from neuropil.geometry import Box
 from neuropil.volume import Volume, exists
 from neuropil.volume.base import VolumeBase
@@ -29,6 +31,8 @@ from neuropil.volume.metadata import Kind, Metadata
 from neuropil.volume.uri import parse_uri
 
 log = logging.getLogger("neuropil")
+OUTPUTS = ("output", "fragments output", "prediction")
+"""Names of what a command that works in blocks hands over."""
 CREMI_UNLABELLED = np.uint64(2**64 - 1)
 """Id of voxels without truth in CREMI's files; never learnt, never scored."""
 
@@ -114,6 +118,25 @@ def work_folder(uri: str) -> Place:
 
     parts = [place.path.rstrip("/"), *filter(None, place.dataset.split("/")), "unfinished"]
     return ObjectPath(".".join(parts))
+
+
+def claim(work: Place, name: str, target: str, report: CopyReport | None = None) -> None:
+    """Note in a work folder that what is, or will be, at the target is of this run; with a report, that it is whole."""
+    write_json(work / f"{name}.claim.json", {"target": target, "report": None if report is None else asdict(report)})
+
+
+def claim_of(work: Place, name: str) -> dict[str, Any]:
+    """Return what was claimed for one of `OUTPUTS`: target and report; empty if nothing was."""
+    place = work / f"{name}.claim.json"
+    said: dict[str, Any] = json.loads(place.read_text()) if place.exists() else {}
+    return said
+
+
+def claimed(work: Place) -> set[str]:
+    """Return the URIs of outputs that unfinished work made, or was making; they are not in its way."""
+    if not is_unfinished(work):  # or half deleted
+        return set()
+    return {said["target"] for name in OUTPUTS if (said := claim_of(work, name))}
 
 
 def fingerprint(path: Path) -> str:

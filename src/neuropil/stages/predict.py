@@ -32,6 +32,8 @@ from neuropil.progress import duration
 from neuropil.stages import StageResult
 from neuropil.stages.common import (
     ComputedVolume,
+    claim,
+    claimed,
     fingerprint,
     finite,
     image_box,
@@ -100,22 +102,27 @@ def run(config: Config) -> StageResult:
 
     weights = weights_path(config.weights)
     model = checkpoint.load_model(weights)
-    refuse_outputs([config.output], config.input, overwrite=config.overwrite)
+    work = sidecar(config.output, "unfinished")
+    ours = claimed(work)  # of one that was killed when its output had its name already
+    refuse_outputs([config.output], config.input, overwrite=config.overwrite, ours=ours)
+    copying = config.model_copy(update={"overwrite": config.overwrite or config.output in ours})
     start = time.monotonic()
     with open_volume(config.input) as source:
         whole = image_box(source, config.sections)
         volume = _at_trained_size(config, model.card, source)
         plan = _plan(config, model, volume)
         parameters = _parameters(config, model) | {"weights": fingerprint(weights), "values of the image": plan.image}
-        with open_ledger(sidecar(config.output, "unfinished"), parameters, fresh=config.fresh) as ledger:
+        with open_ledger(work, parameters, fresh=config.fresh) as ledger:
             warn_if_slow(plan.device, config.precision)
             try:
                 if model.unet is not None:
                     result = predict_patches(config, model.unet, volume, plan, plan.grid, ledger)
-                    report = copy_result(config, model.unet, result, placed(volume, plan.box))
+                    claim(ledger.folder, "output", config.output)
+                    report = copy_result(copying, model.unet, result, placed(volume, plan.box))
                 else:
                     maps = _predict_chain(config, model, volume, plan, ledger)
-                    report = _write(config, maps, plan.box.shape, whole.shape, placed(source, whole))
+                    claim(ledger.folder, "output", config.output)
+                    report = _write(copying, maps, plan.box.shape, whole.shape, placed(source, whole))
             except (NeuropilError, OSError):
                 if not ledger.done:  # nothing to continue from
                     ledger.remove()

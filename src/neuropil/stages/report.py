@@ -14,13 +14,15 @@ from pathlib import Path
 
 from pydantic import Field
 
-from neuropil.config import StageConfig
-from neuropil.errors import StorageFull, VolumeError
+from neuropil.blockwise import is_unfinished
+from neuropil.config import Names, StageConfig
+from neuropil.errors import InputError, StorageFull, VolumeError
 from neuropil.networks.packaged import weights_path
 from neuropil.report.collect import collect_run
 from neuropil.report.data import FeaturePanel, ReportData
 from neuropil.report.page import headline, render
 from neuropil.stages import StageResult
+from neuropil.stages.common import work_folder
 from neuropil.stages.panels import feature_panel_of, image_of
 
 EXAMPLES = [
@@ -38,6 +40,7 @@ class Config(StageConfig):
     output: Path | None = Field(default=None, description="the page to write; RUN/report.html if not given")
     sections: int = Field(default=3, ge=0, description="most sections to show as pictures")
     crop: int = Field(default=512, ge=16, description="largest side of those pictures, voxels, cut from the middle")
+    unfinished: Names = Field([], description="outputs elsewhere, in buckets say, whose work goes on: URI,URI")
     features: str | None = Field(
         default=None, description="also show the maps of this layer, such as conv3b, in every network of the model"
     )
@@ -48,7 +51,11 @@ class Config(StageConfig):
 
 def run(config: Config) -> StageResult:
     """Collect the run, render it and write the page; an earlier page is replaced, but never by half of a new one."""
-    data = collect_run(config.run, sections=config.sections, crop=config.crop)
+    unfinished = {uri: work_folder(uri) for uri in config.unfinished}
+    for uri, folder in unfinished.items():
+        if not is_unfinished(folder):
+            raise InputError(f"unfinished: there is no work for {uri}; {folder} holds no ledger")
+    data = collect_run(config.run, sections=config.sections, crop=config.crop, unfinished=unfinished)
     if config.features is not None:
         data = replace(data, features=(_features(config, data),))
     output = config.output if config.output is not None else config.run / "report.html"

@@ -23,7 +23,16 @@ from neuropil.files import Place, write_json, writing
 from neuropil.geometry import Box
 from neuropil.networks.packaged import weights_path
 from neuropil.stages import StageResult
-from neuropil.stages.common import fingerprint, image_box, placed, record_of, refuse_outputs, sidecar, work_folder
+from neuropil.stages.common import (
+    claimed,
+    fingerprint,
+    image_box,
+    placed,
+    record_of,
+    refuse_outputs,
+    sidecar,
+    work_folder,
+)
 from neuropil.stages.fragment_graph import save_graph
 from neuropil.stages.record import made as made_of
 from neuropil.stages.run_config import DECIDES_NOTHING, Config, method_of
@@ -32,7 +41,6 @@ from neuropil.stages.run_fragments import FRAGMENTS, fragments_uri, graph_of, ke
 from neuropil.stages.run_order import method_steps, number_segments
 from neuropil.stages.run_output import (
     Output,
-    claimed,
     expected_steps,
     hand_over,
     labels_place,
@@ -41,7 +49,7 @@ from neuropil.stages.run_output import (
 )
 from neuropil.stages.run_pool import pool_of, workers_of
 from neuropil.stages.run_predict import Prediction, plan_prediction, prediction_steps
-from neuropil.stages.run_source import LinkSource, steps_of
+from neuropil.stages.run_source import LinkSource, check_links
 from neuropil.stages.run_step import Step, do_step
 from neuropil.tasks import BlockDone
 from neuropil.volume import Metadata, open_volume
@@ -119,15 +127,16 @@ def execute(config: Config, using: AbstractContextManager[Pool], ledger: Ledger)
         box, place = part_of(config)
         made = _plan(config, box, work)
         predicted = [] if made is None else prediction_steps(made)
-        progress.expect(_expected(config, predicted, _job(config, box, work, config.input, 1), place))
+        progress.expect(_expected(config, predicted, _job(config, box, work, config.input), place))
         with using as pool:
             ready = time.monotonic()
             for step in predicted:
                 do_step(step, ledger, pool)
             links = config.input if made is None else made.output
             with open_volume(links) as volume:
-                unit, said = steps_of(volume), volume.metadata
-            job = _job(config, box, work, links, unit)
+                check_links(volume)
+                said = volume.metadata
+            job = _job(config, box, work, links)
             for step in method_steps(job):
                 do_step(step, ledger, pool)
             segments = number_segments(job, config.merge_threshold)
@@ -190,7 +199,7 @@ def part_of(config: Config) -> tuple[Box, dict[str, Any]]:
         if config.weights is not None:
             image_box(volume, None)
         else:
-            steps_of(volume)
+            check_links(volume)
         whole = Box.of_shape(volume.spatial_shape)
         box = whole if config.box is None else Box(*zip(*config.box))
         if not whole.contains(box):
@@ -220,13 +229,13 @@ def _expected(config: Config, predicted: list[Step], job: Job, place: dict[str, 
     return steps
 
 
-def _job(config: Config, box: Box, work: Place, links: str, unit: int) -> Job:
+def _job(config: Config, box: Box, work: Place, links: str) -> Job:
     """Return what all blocks of the segmentation have in common."""
     origin = box.start if links == config.input else (0, 0, 0)
     block = tuple(map(min, config.block, box.shape))
     return Job(
         LinkSource(links, origin, config.per_section, config.rule), work, labels_place(config.output, work, block)[0],
-        box.shape, block, method_of(config), unit,  # type: ignore[arg-type]
+        box.shape, block, method_of(config),  # type: ignore[arg-type]
         config.threshold, config.low, config.high, config.size, config.size_threshold, config.dust,
         config.mask, box.start, config.bridge,
     )  # fmt: skip

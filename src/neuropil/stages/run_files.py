@@ -39,7 +39,6 @@ class Job:
     output : where the segmentation is that blocks are written to
     shape, block : voxels z, y, x of the volume and of a block
     method : one of `neuropil.stages.run_order.METHODS`
-    unit : steps of affinity in which sums are kept, 255 or 2**24
     threshold, low, high, size, size_threshold, dust : as `neuropil segment` has them
     mask : URI or None; voxels where it is not 0 in more than `bridge` sections on end have no links
     mask_origin : voxel z, y, x of it where the volume begins
@@ -51,7 +50,6 @@ class Job:
     shape: tuple[int, int, int]
     block: tuple[int, int, int]
     method: str
-    unit: int
     threshold: float
     low: float
     high: float

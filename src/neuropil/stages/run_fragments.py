@@ -13,6 +13,7 @@ from neuropil.files import write_text
 from neuropil.geometry import Box
 from neuropil.progress import track
 from neuropil.segmentation.agglomeration_parts import unite
+from neuropil.segmentation.contacts import STEPS
 from neuropil.segmentation.pairs import find_ids
 from neuropil.segmentation.splitting import FragmentGraph
 from neuropil.stages.run_files import Job, chunk_of, load_array, map_array
@@ -50,7 +51,7 @@ def graph_of(job: Job) -> FragmentGraph:
     """Return which fragments touch, and the segment of each."""
     boxes = job.boxes(0)
     known = unite([contacts_of_nodes(job, box) for box in track(boxes, "graph of fragments", len(boxes))])
-    mean = known.total / np.maximum(known.count, 1) / job.unit
+    mean = known.total / STEPS / np.maximum(known.count, 1)
     segments = np.concatenate([np.zeros(1, np.uint64), load_array(job.table("nodes"))[1]])
     return FragmentGraph(_numbers(job, known.u), _numbers(job, known.v), mean.astype(np.float32), segments)
 

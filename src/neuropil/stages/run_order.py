@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from neuropil.files import writing
 from neuropil.segmentation.agglomeration_parts import Merges
+from neuropil.segmentation.contacts import STEPS
 from neuropil.segmentation.linkage import MergeTree, cut
 from neuropil.segmentation.merge_tree_parts import TreeEdges
 from neuropil.stages import run_components, run_steps, run_tree
@@ -83,7 +84,7 @@ def _merges(job: Job) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[n
     """Return which nodes merge, and at which affinity, best first."""
     if job.method == "mean":
         merges = Merges.joined([Merges(*(_everywhere(job, "agglomeration", n) for n in Merges.__dataclass_fields__))])
-        return merges.u, merges.v, (merges.score / np.float32(job.unit)).astype(np.float32)
+        return merges.u, merges.v, (merges.score / np.float32(STEPS)).astype(np.float32)
     if job.method == "size":
         tree = TreeEdges.joined([TreeEdges(*(_everywhere(job, "tree", n) for n in TreeEdges.__dataclass_fields__))])
         return tree.first_u, tree.first_v, tree.affinity

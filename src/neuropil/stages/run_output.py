@@ -8,17 +8,16 @@ this one.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from neuropil.files import Place, write_json, write_text
+from neuropil.files import Place, write_text
 from neuropil.geometry import Box, grid
+from neuropil.stages.common import claim, claim_of, claimed
 from neuropil.stages.run_files import Job, chunk_of
 from neuropil.stages.run_step import Step
 from neuropil.stages.run_steps import write
@@ -31,17 +30,13 @@ ALONE = ("hdf5", "tiff", "sections")
 """Formats that several processes cannot write at once."""
 
 
-NAMES = ("output", "fragments output", "prediction")
-"""Of what a run hands over."""
-
-
 @dataclass(frozen=True)
 class Output:
     """Something that a run hands over; data only.
 
     Attributes
     ----------
-    name : of its steps, one of `NAMES`
+    name : of its steps, one of `neuropil.stages.common.OUTPUTS`
     source : URI of what was made in the work folder
     target : where it goes
     metadata : what it shall say of itself
@@ -75,30 +70,18 @@ class Output:
         return self.work / f"{step}.begun"
 
     def claim(self, report: CopyReport | None = None) -> None:
-        """Note that what is, or will be, at the target is of this run; with the report, that it is whole."""
-        made = None if report is None else asdict(report)
-        write_json(_claim(self.work, self.name), {"target": self.target, "report": made})
+        """Note that what is, or will be, at the target is of this run; with a report, that it is whole."""
+        claim(self.work, self.name, self.target, report)
 
     def handed_over(self) -> CopyReport | None:
         """Return what its blocks are, if it has its name already."""
-        claim = _claim(self.work, self.name)
-        said: dict[str, Any] = json.loads(claim.read_text()) if claim.exists() else {}
+        said = claim_of(self.work, self.name)
         made, staged = said.get("report"), self.staged
         renamed = self.alone or staged == parse_uri(self.target) or not backend_of(staged).exists(staged)
         if made is None or said["target"] != self.target or not renamed:
             return None
         lists = {name: tuple(made[name]) for name in ("shape", "block", "digests")}
         return CopyReport(dtype=made["dtype"], verified=made["verified"], **lists)
-
-
-def _claim(work: Place, name: str) -> Place:
-    return work / f"{name}.claim.json"
-
-
-def claimed(work: Place) -> set[str]:
-    """Return the URIs of outputs that unfinished work made, or was making; they are not in its way."""
-    claims = (_claim(work, name) for name in NAMES)
-    return {json.loads(claim.read_text())["target"] for claim in claims if claim.exists()}
 
 
 def output_steps(output: Output) -> Iterator[Step]:

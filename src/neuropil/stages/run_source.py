@@ -12,7 +12,6 @@ from neuropil.errors import InputError
 from neuropil.geometry import Box
 from neuropil.segmentation.affinities import NEAREST, Rule, affinities_from_boundary_map
 from neuropil.segmentation.affinity_moves import channels_of, known_values, with_offsets
-from neuropil.segmentation.contacts_blocks import STEPS
 from neuropil.stages.affinities import check_affinity_volume, read_affinities
 from neuropil.stages.common import check_boundary_volume, read_boundary
 from neuropil.volume import Volume, open_volume
@@ -50,8 +49,8 @@ class LinkSource:
             return None if len(volume.shape) == 4 else read_boundary(volume, region.shift(self.origin))
 
 
-def steps_of(volume: Volume) -> int:
-    """Return the steps in which links are added up, so that sums are whole numbers.
+def check_links(volume: Volume) -> None:
+    """Refuse a volume that no links can be read from.
 
     Raises
     ------
@@ -60,13 +59,11 @@ def steps_of(volume: Volume) -> int:
     """
     if len(volume.shape) == 3:
         check_boundary_volume(volume)
-        return STEPS
+        return
     check_affinity_volume(volume)
     channels_of(volume.metadata.offsets or (), NEAREST)
-    scale = volume.metadata.scale
-    if volume.dtype == np.uint8 and scale is None:
+    if volume.dtype == np.uint8 and volume.metadata.scale is None:
         raise InputError(
             f"{volume.uri} holds bytes and says no scale; record it with neuropil convert --scale 0.00392156862745098"
             " for 0 to 255"
         )
-    return 255 if volume.dtype == np.uint8 and np.isclose(scale or 0, 1 / 255) else STEPS

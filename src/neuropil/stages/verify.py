@@ -23,9 +23,8 @@ from neuropil.geometry import Box, grid
 from neuropil.progress import track
 from neuropil.stages import StageResult
 from neuropil.stages.checks import Check, checked, report
-from neuropil.stages.common import fingerprint, sidecar, versions, work_folder
+from neuropil.stages.common import claimed, fingerprint, sidecar, versions, work_folder
 from neuropil.stages.record import identity
-from neuropil.stages.run_output import claimed
 from neuropil.volume import Volume, exists, open_volume
 from neuropil.volume.copying import block_that_fits, digest
 

@@ -34,8 +34,10 @@ _PROBES = {
     "auto": ("zarr3", "zarr2", "n5", "precomputed"),
 }  # fmt: skip
 _RETRIES = {"max_retries": 3, "initial_delay": "100ms", "max_delay": "2s"}
+# A process that is told to compute in one thread, as a worker is, packs and unpacks chunks in one, too.
+_THREADS = {"data_copy_concurrency": {"limit": int(os.environ.get("NUMBA_NUM_THREADS") or 0) or "shared"}}
 CONTEXT = ts.Context(
-    {"http_request_retries": _RETRIES, "gcs_request_retries": _RETRIES, "s3_request_retries": _RETRIES}
+    {"http_request_retries": _RETRIES, "gcs_request_retries": _RETRIES, "s3_request_retries": _RETRIES, **_THREADS}
 )
 
 
