@@ -201,8 +201,9 @@ def boundary_network(architecture, phase: str, repeats: int, best: dict, quick: 
             if peak_memory(architecture, edge) < 8e9:
                 forms = usual_forms(architecture, CPU, dtype)
                 cases[f"{str(dtype).removeprefix('torch.')} {edge}"] = (network, edge, {"forms": forms}, dtype)
-        if edge == free[0]:
-            cases[f"float32, tuned {edge}"] = (network, edge, {"forms": tune(architecture, edge).forms}, torch.float32)
+            if edge == free[0]:
+                name_of = f"{str(dtype).removeprefix('torch.')}, tuned {edge}"
+                cases[name_of] = (network, edge, {"forms": tune(architecture, edge, dtype=dtype).forms}, dtype)
     median, needed = measure(cases, phase, repeats, best)
     rate = {case: prod(edge) / median[case] for case, (_, edge, _, _) in cases.items()}
     figures = {}

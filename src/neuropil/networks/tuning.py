@@ -36,7 +36,7 @@ from neuropil.networks.winograd import usually_faster, worth_trying
 
 K = TypeVar("K", bound=Hashable)
 FFT_FROM = 1000  # operations per voxel and map, in or out, above which transforms are worth a try
-FORMS = 4  # counts up when forms change, so that plans are made anew
+FORMS = 5  # counts up when forms change, so that plans are made anew
 HOPELESS = 1.5  # times slower, at the machine's peak, than what was measured: not tried
 REPEATS, ENOUGH = 8, 0.3  # at most so many timings of a form; none more after so many seconds
 
