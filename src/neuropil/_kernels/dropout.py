@@ -7,23 +7,34 @@ from numba import njit
 
 from neuropil._kernels.max_filter import narrow, widen
 
-_RUN = 4096  # values at a time: what they need stays in the nearest cache
+RUN = 4096  # values at a time: what they need stays in the nearest cache
 
 
 @njit(cache=True, nogil=True)
-def dropout(values, random, least, scale, half, out, first, last):
-    """Write values × scale where the random byte is at least `least`, else 0.
+def _draw(seed, run, words):
+    """Write the random words of a run: SplitMix64, whose words follow from their number alone (Steele et al. 2014)."""
+    for i in range(words.size):
+        word = seed + np.uint64(run * words.size + i + 1) * np.uint64(0x9E3779B97F4A7C15)
+        word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        words[i] = word ^ (word >> np.uint64(31))
 
-    Values and `out` are bits of float32 (int32) or, `half`, of bfloat16 (int16), all flat. `first` to `last` are done.
+
+@njit(cache=True, nogil=True)
+def dropout(values, seed, least, scale, half, out, first, last):
+    """Write values × scale where a random byte is at least `least`, else 0; the same bytes for the same `seed`.
+
+    Values and `out` are bits of float32 (int32) or, `half`, of bfloat16 (int16), all flat. Runs `first` to `last` are
+    done.
     """
-    up = np.int32(16 if half else 0)
-    bits = np.empty(_RUN, np.int32)
-    numbers = bits.view(np.float32)
-    for start in range(first, last, _RUN):
-        stop = min(start + _RUN, last)
+    up, edge = np.int32(16 if half else 0), np.int32(least)  # one width throughout is what vectors need
+    bits, words = np.empty(RUN, np.int32), np.empty(RUN // 8, np.uint64)
+    numbers, drawn = bits.view(np.float32), words.view(np.uint8)
+    for run in range(first, last):
+        start, stop = run * RUN, min((run + 1) * RUN, values.size)
         size = stop - start
-        drawn = random[start:stop]
+        _draw(seed, run, words)
         widen(values[start:stop], up, bits[:size])
         for i in range(size):
-            numbers[i] = numbers[i] * scale if drawn[i] >= least else np.float32(0)
+            numbers[i] = numbers[i] * scale if np.int32(drawn[i]) >= edge else np.float32(0)
         narrow(bits[:size], half, out[start:stop])

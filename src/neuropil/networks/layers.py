@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from neuropil._kernels import dropout as dropout_kernels
 from neuropil._kernels import max_filter as kernels
-from neuropil._kernels.dropout import dropout as dropout_kernel
 from neuropil.networks.activation import BITS, activate, relu_backward
 from neuropil.networks.architecture import Activation, Size
 from neuropil.networks.fft import convolve_fft
@@ -97,11 +97,11 @@ def max_filter(sections: Tensor, n: int, size: Size, dilation: Size, step: int =
 
 
 def dropout(sections: Tensor, rate: float, training: bool) -> Tensor:
-    """Inverted dropout; on the CPU its mask costs one random byte a voxel (the rate is rounded to 1/256)."""
+    """Inverted dropout; on the CPU the mask follows from one random number (the rate is rounded to 1/256)."""
     if not training or sections.device.type != "cpu" or sections.dtype not in BITS:
         return functional.dropout(sections, rate, training)
-    words = torch.empty((sections.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
-    out: Tensor = _Dropout.apply(sections, words.view(torch.uint8), rate)  # type: ignore[no-untyped-call]
+    seed = int(torch.randint(2**62, ()))
+    out: Tensor = _Dropout.apply(sections, np.uint64(seed), rate)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -236,24 +236,25 @@ class _MaxFilter(torch.autograd.Function):
 
 
 class _Dropout(torch.autograd.Function):
-    """Dropout by random bytes, one a voxel and map."""
+    """Dropout by random bytes, one a voxel and map, drawn again for the way back."""
 
     @staticmethod
-    def forward(ctx: Any, sections: Tensor, random: Tensor, rate: float) -> Tensor:
-        ctx.random, ctx.rate = random.numpy(), rate
-        return _dropped(sections.detach(), ctx.random, rate)
+    def forward(ctx: Any, sections: Tensor, seed: np.uint64, rate: float) -> Tensor:
+        ctx.given = seed, rate
+        return _dropped(sections.detach(), *ctx.given)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _dropped(gradients[0], ctx.random, ctx.rate), None, None
+        return _dropped(gradients[0], *ctx.given), None, None
 
 
-def _dropped(sections: Tensor, random: NDArray[np.uint8], rate: float) -> Tensor:
+def _dropped(sections: Tensor, seed: np.uint64, rate: float) -> Tensor:
     sections = sections.contiguous(memory_format=torch.channels_last)
     out = torch.empty_like(sections)
     flat, made = (one.permute(0, 2, 3, 1).view(BITS[one.dtype]).numpy().reshape(-1) for one in (sections, out))
-    scale = np.float32(1 / (1 - rate))
-    by_rows(dropout_kernel, flat.size, flat.nbytes, flat, random, round(rate * 256), scale, flat.itemsize == 2, made)
+    runs, scale = -(-flat.size // dropout_kernels.RUN), np.float32(1 / (1 - rate))
+    kept = seed, round(rate * 256), scale, flat.itemsize == 2
+    by_rows(dropout_kernels.dropout, runs, flat.nbytes, flat, *kept, made)
     return out
 
 
