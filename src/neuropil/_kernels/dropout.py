@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from neuropil._kernels.max_filter import narrow, widen
+from neuropil._kernels.max_filter import upper_half
 
 RUN = 4096  # values at a time: what they need stays in the nearest cache
 
@@ -28,13 +28,13 @@ def dropout(values, seed, least, scale, half, out, first, last):
     done.
     """
     up, edge = np.int32(16 if half else 0), np.int32(least)  # one width throughout is what vectors need
-    bits, words = np.empty(RUN, np.int32), np.empty(RUN // 8, np.uint64)
-    numbers, drawn = bits.view(np.float32), words.view(np.uint8)
+    words = np.empty(RUN // 8, np.uint64)
+    drawn = words.view(np.uint8)
     for run in range(first, last):
         start, stop = run * RUN, min((run + 1) * RUN, values.size)
-        size = stop - start
+        given, made = values[start:stop], out[start:stop]
         _draw(seed, run, words)
-        widen(values[start:stop], up, bits[:size])
-        for i in range(size):
-            numbers[i] = numbers[i] * scale if np.int32(drawn[i]) >= edge else np.float32(0)
-        narrow(bits[:size], half, out[start:stop])
+        for i in range(given.size):
+            number = np.int32(np.int32(given[i]) << up).view(np.float32) * scale
+            bits = np.float32(number if np.int32(drawn[i]) >= edge else np.float32(0)).view(np.int32)
+            made[i] = upper_half(bits) if half else bits

@@ -111,11 +111,17 @@ def widen(bits, up, result):
 
 
 @njit(cache=True, nogil=True)
+def upper_half(bits):
+    """Return bits of float32 as those of bfloat16: rounded to the nearest, ties to even."""
+    return np.int32(bits + np.int32(0x7FFF) + ((bits >> np.int32(16)) & np.int32(1))) >> np.int32(16)
+
+
+@njit(cache=True, nogil=True)
 def narrow(bits, half, result):
-    """Keep the upper half, rounded to the nearest, ties to even; or, unless `half`, all."""
+    """Keep the upper half, rounded, or, unless `half`, all."""
     if half:
         for i in range(result.size):
-            result[i] = (bits[i] + np.int32(0x7FFF) + ((bits[i] >> np.int32(16)) & np.int32(1))) >> np.int32(16)
+            result[i] = upper_half(bits[i])
     else:
         for i in range(result.size):
             result[i] = bits[i]

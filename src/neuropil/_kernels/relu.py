@@ -15,9 +15,7 @@ def relu_backward(gradient, values, none, half, out, first, last):
     All are (voxels, maps), bits of float32 (int32) or, `half`, of bfloat16 (int16). Voxels `first` to `last` are done.
     """
     maps = gradient.shape[1]
-    up = np.int32(16 if half else 0)
-    bits, total = np.empty(_RUN * maps, np.int32), np.zeros(_RUN * maps, np.float32)
-    numbers = bits.view(np.float32)
+    up, total = np.int32(16 if half else 0), np.zeros(_RUN * maps, np.float32)
     for start in range(first, last, _RUN):
         stop = min(start + _RUN, last)
         given, seen = gradient[start:stop].reshape(-1), values[start:stop].reshape(-1)
@@ -25,7 +23,5 @@ def relu_backward(gradient, values, none, half, out, first, last):
         for i in range(given.size):
             kept = given[i] if seen[i] > none else none
             result[i] = kept
-            bits[i] = np.int32(kept) << up
-        for i in range(given.size):
-            total[i] += numbers[i]
+            total[i] += np.int32(np.int32(kept) << up).view(np.float32)
     return total.reshape(_RUN, maps).sum(0)
