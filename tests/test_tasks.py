@@ -119,7 +119,12 @@ def surroundings(folder: Path, box: Box) -> None:
     (folder / f"{box.start[2]}.json").write_text(json.dumps({"pid": os.getpid(), **told}))
 
 
-def test_workers_share_blocks_and_know_that_they_have_one_thread(tmp_path: Path) -> None:
+def test_workers_share_blocks_and_know_that_they_have_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the user, or a cluster from before, has in the environment."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
     (tmp_path / "seen").mkdir()
     before = dict(os.environ)
     with one_thread_each(), dask_pool(2) as pool:

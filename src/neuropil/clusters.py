@@ -71,6 +71,7 @@ def one_thread_each() -> Iterator[None]:
     key = "distributed.nanny.pre-spawn-environ"
     before = dict(os.environ)
     try:
+        os.environ.update(ENVIRONMENT)  # what is there, by the user or another cluster, Dask would prefer
         with dask.config.set({key: {**dask.config.get(key), **ENVIRONMENT}}):
             yield
     finally:
