@@ -15,6 +15,7 @@ from torch.nn import functional
 from neuropil._kernels import winograd as kernels
 from neuropil.networks import winograd
 from neuropil.networks.architecture import VD2D, VD2D3D, Conv
+from neuropil.networks.layers import convolve
 from neuropil.networks.network import DenseNetwork, Form
 from neuropil.networks.winograd import bytes_of_tiles, convolve_winograd
 
@@ -112,8 +113,6 @@ def test_what_is_not_a_number_stays_near():
 
 
 def test_a_double_or_a_filter_of_one_voxel_is_convolved_directly():
-    from neuropil.networks.layers import convolve
-
     for dtype, size in ((torch.float64, 3), (torch.float32, 1), (torch.float32, 6)):
         sections, weight = torch.randn(1, 9, 12, 12).to(dtype), torch.randn(9, 9, 1, size, size).to(dtype)
         plain, made = (convolve(sections, 1, weight, None, (1, 1, 1), "relu", how) for how in ("direct", "winograd"))

@@ -1,4 +1,4 @@
-"""Instructions on vectors of float32 that the compiler does not find by itself; called by `winograd`.
+"""Instructions on vectors of float32 that the compiler does not find by itself; for `winograd` and `fragments`.
 
 Two pieces of code are written out for it, each for addresses and strides in bytes: a product of small matrices whose
 result stays in registers, and a small constant matrix applied to some vectors. A vector holds 16 numbers where the
@@ -8,6 +8,7 @@ processor has AVX-512, else 8 (two registers where they are shorter).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,11 @@ class _Emitter:
         first = self.builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_INT32, 0))
         order = ir.Constant(ir.VectorType(_INT32, LANES), [0] * LANES)
         return self.builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), order)
+
+    def first(self, count: Any) -> Any:
+        """Mask of the first `count` numbers of a vector."""
+        order = ir.Constant(ir.VectorType(_INT32, LANES), list(range(LANES)))
+        return self.builder.icmp_signed("<", order, self.splat(self.builder.trunc(count, _INT32)))
 
     def load(self, address: Any, mask: Any = None, kind: Any = _VECTOR) -> Any:
         """Read a vector, or one number; zeros where it is masked."""
@@ -144,7 +150,7 @@ def _product(_context, rows, vectors, near, a, a_row, a_step, b, b_step, c, c_ro
             for r in range(high):
                 factor = emit.splat(emit.load(emit.at(left, step, r), kind=_FLOAT))
                 made += [emit.fma(factor, row[v], sums[r * wide + v]) for v in range(wide)]
-            return [emit.at(i, i.type(1), 1), builder.add(left, a_step), builder.add(right, b_step), *made]
+            return [builder.add(i, _INT(1)), builder.add(left, a_step), builder.add(right, b_step), *made]
 
         sums = emit.loop(body, [_INT(0), a, b, *[_ZERO] * (high * wide)], depth)[3:]
         places = [emit.at(emit.at(c, c_row, r), bytes_, v) for r in range(high) for v in range(wide)]
@@ -178,41 +184,37 @@ def transform(
     def apply(_context, which, times, source, source_next, apart, target, target_next, between, maps, bias, floor):
         def generate(context, builder, signature, args):
             which, times, source, source_next, apart, target, target_next, between, maps, bias, floor = args
-            emit, one = _Emitter(builder), _INT(1)
-            counting, low = ir.Constant(ir.VectorType(_INT32, LANES), list(range(LANES))), emit.splat(floor)
-            end = builder.append_basic_block("end")
+            emit = _Emitter(builder)
+            low, end = emit.splat(floor), builder.append_basic_block("end")
             choice = builder.switch(which, end)
+
+            def products(values, matrix):
+                done, read, write = values
+                lines = partial(vectors, emit, matrix, apart, between, maps, low)
+                emit.loop(lines, [_INT(0), read, write, bias], maps)
+                return [builder.add(done, _INT(1)), builder.add(read, source_next), builder.add(write, target_next)]
+
             for number, matrix in matrices.items():
                 case = builder.append_basic_block(f"case{number}")
                 choice.add_case(_INT(number), case)
                 builder.position_at_end(case)
-
-                def vectors(values, matrix=matrix):
-                    at, read, write, added = values
-                    mask = None
-                    if reads or writes or adds:
-                        left = emit.splat(builder.trunc(builder.sub(maps, at), _INT32))
-                        mask = builder.icmp_signed("<", counting, left)
-                    given = [emit.load(emit.at(read, apart, j), mask if reads else None)
-                             for j in range(matrix.shape[1])]  # fmt: skip
-                    first = emit.load(added, mask) if adds else None
-                    for i, value in enumerate(emit.apply(matrix, given, first)):
-                        if adds:
-                            value = builder.select(builder.fcmp_ordered("<", value, low), low, value)
-                        emit.store(value, emit.at(write, between, i), mask if writes else None)
-                    step = _INT(4 * LANES)
-                    return [builder.add(at, _INT(LANES)), *(builder.add(address, step) for address in values[1:])]
-
-                def products(values, vectors=vectors):
-                    done, read, write = values
-                    emit.loop(vectors, [_INT(0), read, write, bias], maps)
-                    return [builder.add(done, one), builder.add(read, source_next), builder.add(write, target_next)]
-
-                emit.loop(products, [_INT(0), source, target], times)
+                emit.loop(partial(products, matrix=matrix), [_INT(0), source, target], times)
                 builder.branch(end)
             builder.position_at_end(end)
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 10, types.float32), generate
+
+    def vectors(emit, matrix, apart, between, maps, low, values):
+        """Write the product for the next `LANES` maps."""
+        (at, read, write, added), builder = values, emit.builder
+        mask = emit.first(builder.sub(maps, at)) if reads or writes or adds else None
+        given = [emit.load(emit.at(read, apart, j), mask if reads else None) for j in range(matrix.shape[1])]
+        first = emit.load(added, mask) if adds else None
+        for i, value in enumerate(emit.apply(matrix, given, first)):
+            if adds:
+                value = builder.select(builder.fcmp_ordered("<", value, low), low, value)
+            emit.store(value, emit.at(write, between, i), mask if writes else None)
+        return [builder.add(at, _INT(LANES)), *(builder.add(one, _INT(4 * LANES)) for one in values[1:])]
 
     return apply

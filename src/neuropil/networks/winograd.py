@@ -62,16 +62,18 @@ def convolve_winograd(
     -------
     (n, out, z + 2·mz - (kz-1)·dz, y + 2·my - (k-1)·dy, x + 2·mx - (k-1)·dx), channels last
     """
-    made: Tensor = _Winograd.apply(volume, weight, bias, dilation, relu, margin)  # type: ignore[no-untyped-call]
+    keep = not torch.is_grad_enabled()  # filters that learn are others at the next step
+    made: Tensor = _Winograd.apply(volume, weight, bias, dilation, relu, margin, keep)  # type: ignore[no-untyped-call]
     return made
 
 
 class _Winograd(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, volume: Tensor, weight: Tensor, bias: Tensor | None, dilation: Size, relu: bool, margin: Size
-    ) -> Tensor:
-        made = _convolved(volume, weight, bias, dilation, margin, relu)
+        ctx: Any, volume: Tensor, weight: Tensor, bias: Tensor | None, dilation: Size, relu: bool, margin: Size,
+        keep: bool,
+    ) -> Tensor:  # fmt: skip
+        made = _convolved(volume, weight, bias, dilation, margin, relu, keep)
         ctx.save_for_backward(volume, weight, *([made] if relu else []))
         ctx.where, ctx.biased = (dilation, margin), bias is not None
         return made
@@ -89,14 +91,14 @@ class _Winograd(torch.autograd.Function):
             to_volume = _image_gradient(gradient, weight, *ctx.where)
         if ctx.needs_input_grad[1]:
             to_weight = _filter_gradient(gradient, volume, weight.shape, *ctx.where)
-        return to_volume, to_weight, to_bias if ctx.biased else None, None, None, None
+        return to_volume, to_weight, to_bias if ctx.biased else None, None, None, None, None
 
 
 def _image_gradient(gradient: Tensor, weight: Tensor, dilation: Size, margin: Size) -> Tensor:
     """Gradient of the volume, from that of the result (n, out, z, y, x)."""
     turned = weight.flip(2, 3, 4).transpose(0, 1)
     outside = tuple((k - 1) * gap - within for k, gap, within in zip(weight.shape[2:], dilation, margin))
-    return _convolved(gradient, turned, None, dilation, outside, False)
+    return _convolved(gradient, turned, None, dilation, outside, False, False)
 
 
 def _filter_gradient(
@@ -123,12 +125,13 @@ def bytes_of_tiles(maps_in: int, maps_out: int, kernel: Size) -> tuple[float, fl
 
 
 def _convolved(
-    volume: Tensor, weight: Tensor, bias: Tensor | None, dilation: Size, margin: tuple[int, ...], relu: bool
+    volume: Tensor, weight: Tensor, bias: Tensor | None, dilation: Size, margin: tuple[int, ...], relu: bool, keep: bool
 ) -> Tensor:
+    """Convolve; the spectra of the filters are kept for the next time if asked for."""
     (n, _, *extent), (maps, _, depth, size, _) = volume.shape, weight.shape
     shape = (n, *(e + 2 * m - (k - 1) * d for e, m, k, d in zip(extent, margin, (depth, size, size), dilation)), maps)
     tile = _tile(shape, size, dilation)
-    spectra = kept(weight, ("winograd", tile), lambda: _spectra(weight, tile))
+    spectra = kept(weight, ("winograd", tile), lambda: _spectra(weight, tile)) if keep else _spectra(weight, tile)
     added = np.zeros(maps, np.float32) if bias is None else bias.detach().numpy()
     made = torch.empty(n, maps, *shape[1:4], memory_format=torch.channels_last_3d)
     out, floor = _numbers(made), np.float32(0 if relu else -np.inf)

@@ -152,8 +152,7 @@ class Merging:
             given = frozen, self.graph, lists
             tasks = [(self.least, _FEW, one.visits, *given, one.state, one.scratch, one.out) for one in workers]
             done = run_threads(_kernel.merge_near, tasks, self.threads)
-            spare = [(int(one.state[_kernel.USED]), int(one.state[_kernel.LIMIT])) for one in workers]
-            self.free = max(spare, key=_span)
+            self.free = max((one.free() for one in workers), key=_span)
             workers = [worker for worker, ended in zip(workers, done) if not ended]
             if workers:
                 used = self.pool.size
