@@ -21,7 +21,9 @@ def activate(maps: Tensor, kind: Activation) -> Tensor:
     if kind == "linear":
         return maps
     if kind == "tanh":
-        return TANH_GAIN * torch.tanh(TANH_SLOPE * maps)
+        if torch.is_grad_enabled():
+            return TANH_GAIN * torch.tanh(TANH_SLOPE * maps)
+        return maps.mul_(TANH_SLOPE).tanh_().mul_(TANH_GAIN)
     return functional.relu(maps, inplace=True)
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from neuropil.networks.architecture import Size
+from neuropil.networks.rooms import empty
 from neuropil.networks.spectra import kept
 
 WORK = 8e6  # bytes of spectra that are worked on at a time: about what the caches hold
@@ -50,7 +51,10 @@ def convolve_fft(volume: Tensor, weight: Tensor, bias: Tensor | None, dilation: 
         volume.to(dtype), kept(weight, (cut.tile, dtype), lambda: _matrices(weight, cut.tile, dtype)), cut
     )
     result = result.to(volume.dtype)
-    return result if bias is None else result + bias.view(-1, 1, 1, 1)
+    if bias is None:
+        return result
+    added = bias.view(-1, 1, 1, 1)
+    return result + added if torch.is_grad_enabled() else result.add_(added)
 
 
 class _Cut(NamedTuple):
@@ -87,7 +91,7 @@ class _Transformed(torch.autograd.Function):
         ctx.cut = cut
         (n, _, *extent), out = volume.shape, spectra.shape[3] // 2
         extent = [e - (k - 1) * d for e, k, d in zip(extent, cut.kernel, cut.dilation)]
-        result = volume.new_empty(n, *extent, out).permute(0, 4, 1, 2, 3)
+        result = empty((n, out, *extent), volume)
         to_y, to_x, from_x, from_y = _transforms(cut.tile, cut.valid, volume.dtype, volume.device)
         for places in _batches(cut, spectra, n * volume.shape[2]):
             given = _analyse(_gathered(volume, places, cut, cut.tile), to_y, to_x)

@@ -13,6 +13,7 @@ from itertools import product
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from neuropil.errors import InputError
 from neuropil.geometry import Box, grid
@@ -20,6 +21,8 @@ from neuropil.machine import Precision, keep_memory, release
 from neuropil.networks.architecture import Architecture
 from neuropil.networks.network import DenseNetwork, Form
 from neuropil.networks.planning import choose_tile, dtype_of
+from neuropil.networks.room_size import room_size
+from neuropil.networks.rooms import Room, empty
 from neuropil.networks.tuning import usual_forms
 
 Source = Callable[[Box], NDArray[np.float32]]
@@ -87,6 +90,10 @@ class Predictor:
     precision : of the activations
     augment : average over the 8 flips and rotations of the section plane
     forms : of the layers
+
+    Attributes
+    ----------
+    room : where layers place what they make, on a CPU
     """
 
     def __init__(
@@ -100,19 +107,19 @@ class Predictor:
         network.architecture.check_boundary()
         self.network, self.augment, self.forms = network.eval(), augment, forms
         self.device, self.dtype = next(network.parameters()).device, dtype_of(network, precision)
-        self._seen: set[tuple[int, ...]] = set()
+        self.room = Room()
 
     def __enter__(self) -> Predictor:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.room = Room()
         keep_memory(False)
         release()
 
     def __call__(self, inputs: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Return the probability of boundary (z, y, x) where the field of view lies inside the inputs."""
-        keep_memory(inputs[0].shape in self._seen)
-        self._seen.add(inputs[0].shape)
+        keep_memory(True)
         if not self.augment:
             return self._pass(inputs)
         total: NDArray[np.float32] | None = None
@@ -123,12 +130,26 @@ class Predictor:
         return total / np.float32(8)
 
     def _pass(self, inputs: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            tensors = [torch.from_numpy(one.copy())[None, None].to(self.device, self.dtype) for one in inputs]
+        with torch.inference_mode(), self.room.of(self._bytes(inputs[0].shape)):
+            tensors = [self._moved(np.require(one, requirements=["C", "W"])) for one in inputs]
             logits = self.network(tensors, forms=self.forms).float()
             # softmax over two classes is the logistic function of their difference
             boundary = torch.sigmoid(logits[0, 1] - logits[0, 0])
         return apart(boundary.cpu().numpy())
+
+    def _bytes(self, shape: Sequence[int]) -> int:
+        """Bytes of the room that a pass over inputs of a shape needs; on a GPU none."""
+        if self.device.type != "cpu":
+            return 0
+        tile = tuple(n - view + 1 for n, view in zip(shape, self.network.architecture.field_of_view))
+        return room_size(self.network.architecture, tile, self.dtype.itemsize, tuple(self.forms))
+
+    def _moved(self, array: NDArray[np.float32]) -> Tensor:
+        """Bring one input to where, and into the type that, is computed."""
+        image = torch.from_numpy(array)[None, None]
+        if self.device.type != "cpu":
+            return image.to(self.device, self.dtype)
+        return empty(image.shape, torch.empty(0, dtype=self.dtype)).copy_(image)
 
 
 def _turn(array: NDArray[np.float32], transpose: bool, flips: tuple[int, ...]) -> NDArray[np.float32]:

@@ -1,15 +1,18 @@
 """The layers of a dense network on folded sections: convolution with sparse filters, max-filter, activation, dropout.
 
-On a CPU a convolution and its ReLU are one pass. Without gradients the max-filter is a maximum of shifted views, one
-axis at a time; with them a compiled loop remembers which voxel won, so that its backward pass is one pass too. The
-library has fast weight gradients for AVX-512 alone; elsewhere they are products of matrices, row by row.
-`benchmarks/engine/run.py` measures each choice.
+On a CPU a convolution and its ReLU are one pass. What layers of a pass make lies in its room (`rooms`), if it has one;
+the library's convolutions return memory of their own, so they are copied there, a part at a time, from the caches.
+Without gradients the max-filter is a maximum of shifted views, one axis at a time; with them a compiled loop remembers
+which voxel won, so that its backward pass is one pass too. The library has fast weight gradients for AVX-512 alone;
+elsewhere they are products of matrices, row by row. `benchmarks/engine/run.py` measures each choice.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from itertools import product
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -24,11 +27,13 @@ from neuropil.networks.activation import BITS, activate, relu_backward
 from neuropil.networks.architecture import Activation, Size
 from neuropil.networks.fft import convolve_fft
 from neuropil.networks.layout import fold, refold, unfold
+from neuropil.networks.rooms import empty, in_room, place
 from neuropil.networks.threads import by_rows
 from neuropil.networks.winograd import convolve_winograd, suits
 
 Method = Literal["direct", "fft", "winograd"]
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+PART = 2 << 20  # bytes a thread that the library makes at a time where they are copied into a room
 LONG_ROWS = 64  # voxels along x from which on the product of matrices of a row is fast
 
 
@@ -73,7 +78,7 @@ def convolve(
         out = _Convolution.apply(image, filters, bias, gaps, activation == "relu")  # type: ignore[no-untyped-call]
         out = activate(out, activation) if activation == "tanh" else out
     else:
-        out = _fused(image, filters, bias, gaps, activation)
+        out = (_in_parts if in_room() else _fused)(image, filters, bias, gaps, activation)
     return out if flat else refold(out)
 
 
@@ -91,8 +96,8 @@ def max_filter(sections: Tensor, n: int, size: Size, dilation: Size, step: int =
         size = (size[0], 1, 1)
     for axis in (2, 1, 0):
         for _ in range(size[axis] - 1):
-            gap = dilation[axis]
-            sections = torch.maximum(_shifted(sections, n, axis, 0, gap), _shifted(sections, n, axis, gap, gap))
+            a, b = (_shifted(sections, n, axis, start, dilation[axis]) for start in (0, dilation[axis]))
+            sections = torch.maximum(a, b, out=place(a.shape, a))
     return sections
 
 
@@ -117,6 +122,34 @@ def _fused(
         image, filters, bias, zero, one, list(gaps), 1, "relu", [], ""
     )
     return out
+
+
+def _in_parts(
+    image: Tensor, filters: Tensor, bias: Tensor | None, gaps: tuple[int, ...], activation: Activation
+) -> Tensor:
+    """Convolve and activate into a room, some images or some rows (of volumes: sections) at a time."""
+    halo = [(k - 1) * gap for k, gap in zip(filters.shape[2:], gaps)]
+    out = empty((len(image), len(filters), *(e - h for e, h in zip(image.shape[2:], halo))), image)
+    for images, rows in _parts(out):
+        given = image[images, :, rows.start : rows.stop + halo[0]]
+        out[images, :, rows] = _fused(given, filters, bias, gaps, activation)
+    return out
+
+
+def _parts(out: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Yield images and rows of about `PART` bytes a thread, or one row where that has more."""
+    row = out[0, :, 0].numel() * out.itemsize
+    rows = max(1, torch.get_num_threads() * PART // row)
+    images = max(1, rows // out.shape[2])
+    for image in range(0, len(out), images):
+        for first in range(0, out.shape[2], rows):
+            yield slice(image, image + images), slice(first, min(first + rows, out.shape[2]))
+
+
+def bytes_of_parts(shape: Size, maps_out: int, kernel: Size, itemsize: int) -> float:
+    """Foresee the bytes that a convolution with a result of `shape` voxels has at a time beside it."""
+    row = maps_out * prod(shape[2:] if kernel[0] == 1 else shape[1:]) * itemsize
+    return float(max(row, torch.get_num_threads() * PART))
 
 
 @cache

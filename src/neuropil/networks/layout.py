@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from neuropil._kernels import fragments as kernels
+from neuropil.networks.rooms import empty
 from neuropil.networks.threads import by_rows
 
 
@@ -76,7 +77,7 @@ class _Split(torch.autograd.Function):
         b, c, y, x = sections.shape
         ctx.step, ctx.extent = step, (y, x)
         shape = (step**2 * b, c, -(-y // step), -(-x // step))
-        made = torch.empty(shape, dtype=sections.dtype, memory_format=torch.channels_last)
+        made = empty(shape, sections)
         out = _words(made)
         out = out.reshape(step, step, b, *out.shape[1:])
         by_rows(kernels.split, step**2 * b * shape[2], out.nbytes, _words(sections), step, out)
@@ -92,7 +93,7 @@ class _Merge(torch.autograd.Function):
     def forward(ctx: Any, fragments: Tensor, step: int, extent: tuple[int, int]) -> Tensor:
         parts, c, _, _ = fragments.shape
         ctx.step, b = step, parts // step**2
-        made = torch.empty((b, c, *extent), dtype=fragments.dtype, memory_format=torch.channels_last)
+        made = empty((b, c, *extent), fragments)
         given, out = _words(fragments), _words(made)
         given = given.reshape(step, step, b, *given.shape[1:])
         by_rows(kernels.merge, b * extent[0], out.nbytes, given, step, out)

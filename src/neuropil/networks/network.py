@@ -18,6 +18,7 @@ from neuropil.errors import InputError
 from neuropil.networks.architecture import Architecture, Conv, Dropout
 from neuropil.networks.layers import Method, convolve, dropout, max_filter
 from neuropil.networks.layout import fold, fragmented, unfold
+from neuropil.networks.rooms import place
 
 STREAMS = ("", ".recursive")
 
@@ -106,7 +107,8 @@ class DenseNetwork(nn.Module):
                 streams = [dropout(one, layer.rate, self.training) for one in streams]
                 continue
             if isinstance(layer, Conv) and layer.name == architecture.join:
-                streams = [torch.cat(streams, 1)]
+                n_maps = (len(streams[0]), 2 * streams[0].shape[1], *streams[0].shape[2:])
+                streams = [torch.cat(streams, 1, out=place(n_maps, streams[0]))]
             for stream in STREAMS[: len(streams)]:  # what a layer has used is freed before the next stream's turn
                 if isinstance(layer, Conv):
                     weight, bias = self._filters(layer, stream, inputs[0].dtype)

@@ -1,8 +1,8 @@
 """Which tile a volume is predicted in: as many voxels a second as the memory allows, and how long that will take.
 
 A tile is a valid pass over its box and the field of view around it, so large tiles waste least on the margin (ZNNi).
-Memory is not estimated from the layers' sizes alone: the allocator is imitated, which keeps what is freed and fills the
-smallest hole that is large enough. `benchmarks/engine/run.py --slab` prints what is foreseen beside what was measured.
+Memory is not estimated: what layers make is laid out beforehand as it will lie in the run (`rooms`).
+`benchmarks/engine/run.py --memory` prints what is foreseen beside what was measured.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from torch import nn
 from neuropil import machine
 from neuropil.errors import InputError
 from neuropil.machine import Precision
-from neuropil.networks.architecture import Architecture, Dropout, Pool, Size
+from neuropil.networks.architecture import Architecture, Conv, Dropout, Place, Size
 from neuropil.networks.fft import bytes_of_transforms
+from neuropil.networks.layers import bytes_of_parts
 from neuropil.networks.network import DenseNetwork, Form
+from neuropil.networks.room_size import room_size
+from neuropil.networks.rooms import Room
 from neuropil.networks.tuning import tune, usual_forms
 from neuropil.networks.winograd import bytes_of_tiles
 
@@ -33,11 +36,11 @@ TILE_EDGES = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 TILE_DEPTHS = (1, 2, 4, 8, 16)
 NEAR_BEST = 1.1  # of tiles that cost about the same, the one that needs least memory: its pages are soon reused
 TRAFFIC = 50  # a voxel read or written costs as much as so many multiplications
-UNSEEN, APART = 1.4, 30e6  # what holes and the library's buffers may add to what is foreseen: a factor and bytes
+APART = 10e6  # bytes that libraries set up and small arrays take
+SIZES = 6  # of parts that the C library keeps memory for: it cannot use what one layer frees for a larger part
 TUNING = 50  # passes, or training steps, that finding the fastest forms takes about as long as
-WARM_UP = 4  # passes until memory is in its final order
 SHARE = 0.8  # of the free memory
-TRYING_SHARE = 0.05  # of the expected time, at most, is spent on finding faster forms and on measuring memory
+TRYING_SHARE = 0.05  # of the expected time, at most, is spent on finding faster forms
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class TilePlan:
     ----------
     tile : output voxels z, y, x of a pass
     blocks : how many
-    memory : bytes of activations at the peak: measured where the run is long enough to repay it, else a bound
+    memory : bytes of activations at the peak
     seconds : expected in all; 0 where not asked for
     forms : of the layers; empty = direct convolution
     """
@@ -104,19 +107,16 @@ def plan_tiles(
     forms = usual_forms(architecture, device, dtype)
     if peak_memory(architecture, chosen, dtype.itemsize, forms) > max_memory:
         forms = ()
-    sample = _sample(chosen)
-    _pass(network, sample, dtype, forms)
-    taken = _pass(network, sample, dtype, forms)
+    sample, room = _sample(chosen), Room()
+    _pass(network, sample, dtype, forms, room)
+    taken = _pass(network, sample, dtype, forms, room)
     seconds = passes * blocks * taken * cost(architecture, chosen) / cost(architecture, sample)
     if TRYING_SHARE * blocks * passes >= TUNING:
         plan = tune(architecture, chosen, device=str(device), dtype=dtype)
         if peak_memory(architecture, chosen, dtype.itemsize, plan.forms) <= max_memory:
             forms = plan.forms
             seconds *= plan.milliseconds / plan.default
-    memory = peak_memory(architecture, chosen, dtype.itemsize, forms)
-    if TRYING_SHARE * blocks * passes >= WARM_UP and device.type == "cpu":
-        memory = measured_memory(network, chosen, dtype, forms) or memory
-    return TilePlan(chosen, blocks, memory, seconds, forms)
+    return TilePlan(chosen, blocks, peak_memory(architecture, chosen, dtype.itemsize, forms), seconds, forms)
 
 
 def forms_for_training(
@@ -140,19 +140,6 @@ def forms_for_training(
     if TRYING_SHARE * updates < TUNING:
         return usual_forms(network.architecture, device, dtype)
     return tune(network.architecture, patch, training=True, spacing=spacing, device=str(device), dtype=dtype).forms
-
-
-def measured_memory(network: DenseNetwork, tile: Size, dtype: torch.dtype, forms: Sequence[Form] = ()) -> float:
-    """Run some tiles and see what the process holds, since it keeps what it frees; 0 where the system does not say."""
-    machine.release()
-    before = machine.resident()
-    for turn in range(WARM_UP):
-        machine.keep_memory(turn > 0)
-        _pass(network, tile, dtype, forms)
-    held = machine.resident() - before
-    machine.keep_memory(False)
-    machine.release()
-    return held + _host(network.architecture, tile, 2) if before else 0.0  # a pass has one of each itself
 
 
 def dtype_of(network: nn.Module, precision: Precision) -> torch.dtype:
@@ -195,38 +182,29 @@ def choose_tile(architecture: Architecture, shape: Sequence[int], max_memory: fl
 def peak_memory(architecture: Architecture, tile: Size, itemsize: int = 4, forms: Sequence[Form] = ()) -> float:
     """Foresee the bytes of activations that predicting one tile needs at its worst moment.
 
-    The passes of a layer are those of `DenseNetwork.forward`: what it reads is freed once it is computed.
+    On a CPU what layers make lies in a room, whose bytes are known; beside it there is what they work in, and what is
+    read and written meanwhile.
     """
-    heap, places = _Heap(), architecture.places(tile)
-    held = [heap.take(itemsize * prod(places[0].shape_in)) for _ in range(architecture.streams)]  # kept by the caller
-    streams, before, kept = list(held), 1, 0.0
-    for place, form in zip(places, forms or [Form()] * len(places)):
-        if isinstance(place.layer, Dropout):
-            continue
-        if place.joined:
-            streams = [heap.replace(streams, 2 * place.maps_in * prod(place.shape_in) * itemsize, keep=held)]
-        for _ in range(len(streams)):
-            part = streams.pop(0)
-            if form.fragments != before:
-                part = heap.replace([part], place.maps_in * prod(place.shape_in) * itemsize, keep=held)
-            if isinstance(place.layer, Pool):
-                shape = list(place.shape_in)
-                for axis in (2, 1, 0):
-                    for _ in range(place.layer.size[axis] - 1):
-                        shape[axis] -= place.dilation[axis]
-                        part = heap.replace([part], place.maps_in * prod(shape) * itemsize, keep=held)
-                streams.append(part)
-                continue
-            if form.method != "direct":
-                maps = place.maps_in * (2 if place.joined else 1), place.maps_out, place.layer.size
-                fourier = form.method == "fft"
-                work = bytes_of_transforms(place.shape_in, *maps, place.dilation) if fourier else bytes_of_tiles(*maps)
-                meanwhile, spectra = work
-                heap.give(heap.take(int(meanwhile)))
-                kept += spectra
-            streams.append(heap.replace([part], place.maps_out * prod(place.shape_out) * itemsize, keep=held))
-        before = form.fragments
-    return UNSEEN * heap.high + kept + _host(architecture, tile) + APART
+    places = architecture.places(tile)
+    room = room_size(architecture, tile, itemsize, tuple(forms))
+    needs = [
+        _working(place, place.layer, form, itemsize)
+        for place, form in zip(places, forms or [Form()] * len(places))
+        if isinstance(place.layer, Conv)
+    ]
+    parts = sum(sorted((need[0] for need in needs), reverse=True)[:SIZES])
+    working, spectra = max(need[1] for need in needs), sum(need[2] for need in needs)
+    return room + parts + working + spectra + _host(architecture, tile) + APART
+
+
+def _working(place: Place, layer: Conv, form: Form, itemsize: int) -> tuple[float, float, float]:
+    """Foresee the bytes of parts of a convolution, of what else it works in, and of spectra that it keeps."""
+    maps = place.maps_in * (2 if place.joined else 1), place.maps_out, layer.size
+    if form.method == "winograd" and itemsize == 4:
+        return 0.0, *bytes_of_tiles(*maps)
+    if form.method == "fft":
+        return 0.0, *bytes_of_transforms(place.shape_in, *maps, place.dilation)
+    return bytes_of_parts(place.shape_out, place.maps_out, layer.size, itemsize), 0.0, 0.0
 
 
 def cost(architecture: Architecture, tile: Size) -> float:
@@ -239,58 +217,20 @@ def cost(architecture: Architecture, tile: Size) -> float:
     return total
 
 
-class _Heap:
-    """An allocator that takes the smallest hole that is large enough and joins neighbouring holes."""
-
-    def __init__(self) -> None:
-        self.holes: list[tuple[int, int]] = []  # start, stop
-        self.top = self.high = 0
-
-    def take(self, size: int) -> tuple[int, int]:
-        fitting = [hole for hole in self.holes if hole[1] - hole[0] >= size]
-        if not fitting:
-            self.top += size
-            self.high = max(self.high, self.top)
-            return (self.top - size, self.top)
-        start, stop = min(fitting, key=lambda hole: hole[1] - hole[0])
-        self.holes.remove((start, stop))
-        if start + size < stop:
-            self.holes.append((start + size, stop))
-        return (start, start + size)
-
-    def give(self, part: tuple[int, int]) -> None:
-        start, stop = part
-        for hole in [hole for hole in self.holes if hole[1] == start or hole[0] == stop]:
-            self.holes.remove(hole)
-            start, stop = min(start, hole[0]), max(stop, hole[1])
-        if stop == self.top:
-            self.top = start
-        else:
-            self.holes.append((start, stop))
-
-    def replace(self, parts: Sequence[tuple[int, int]], size: int, keep: Sequence[tuple[int, int]]) -> tuple[int, int]:
-        """Take what a layer makes, then give back what it read, but for the inputs of the network."""
-        made = self.take(size)
-        for part in parts:
-            if part not in keep:
-                self.give(part)
-        return made
-
-
 def _count(shape: Sequence[int], tile: Size) -> int:
     return prod(ceil(n / t) for n, t in zip(shape, tile))
 
 
-def _host(architecture: Architecture, tile: Size, times: int = 3) -> int:
-    """Bytes of float32 read ahead, read, and handed over; made, handed on, and being written: `times` in all."""
-    return 4 * times * (architecture.streams * prod(architecture.input_shape(tile)) + prod(tile))
+def _host(architecture: Architecture, tile: Size) -> int:
+    """Bytes of float32 of inputs, computed on and read ahead, and of results, made, handed on and being written."""
+    return 4 * ((2 * architecture.streams + 1) * prod(architecture.input_shape(tile)) + 4 * prod(tile))
 
 
-def _pass(network: DenseNetwork, tile: Size, dtype: torch.dtype, forms: Sequence[Form]) -> float:
+def _pass(network: DenseNetwork, tile: Size, dtype: torch.dtype, forms: Sequence[Form], room: Room) -> float:
     """Run one pass over nothing; return its seconds."""
     device, shape = next(network.parameters()).device, network.architecture.input_shape(tile)
     network.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), room.of(room_size(network.architecture, tile, dtype.itemsize, tuple(forms))):
         inputs = [torch.zeros(1, 1, *shape, dtype=dtype, device=device) for _ in range(network.architecture.streams)]
         start = time.perf_counter()
         network(inputs, forms=forms)

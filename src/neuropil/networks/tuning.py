@@ -16,7 +16,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
@@ -32,11 +32,13 @@ from neuropil.networks.architecture import Architecture, Conv, Place, Pool, Size
 from neuropil.networks.layers import convolve, dropout, max_filter
 from neuropil.networks.layout import fold, fragmented
 from neuropil.networks.network import DenseNetwork, Form
+from neuropil.networks.room_size import room_size
+from neuropil.networks.rooms import Room
 from neuropil.networks.winograd import usually_faster, worth_trying
 
 K = TypeVar("K", bound=Hashable)
 FFT_FROM = 1000  # operations per voxel and map, in or out, above which transforms are worth a try
-FORMS = 5  # counts up when forms change, so that plans are made anew
+FORMS = 6  # counts up when forms change, so that plans are made anew
 HOPELESS = 1.5  # times slower, at the machine's peak, than what was measured: not tried
 REPEATS, ENOUGH = 8, 0.3  # at most so many timings of a form; none more after so many seconds
 
@@ -218,7 +220,10 @@ class _Run:
         network = DenseNetwork(self.architecture).to(self.device).train(self.training)
         shape, leaves = (1, 1, *self.architecture.input_shape(self.patch)), list(network.parameters())
         inputs = [torch.randn(shape, device=self.device).to(self.dtype) for _ in range(self.architecture.streams)]
-        passes = {forms: partial(network, inputs, self.spacing, forms) for forms in (found, default, direct, most)}
+        room, passes = Room(), {}
+        for forms in (found, default, direct, most):
+            size = room_size(self.architecture, self.patch, self.dtype.itemsize, forms) if self.in_room else 0
+            passes[forms] = partial(self.placed, room, size, partial(network, inputs, self.spacing, forms))
         times = self.milliseconds({found: passes[found]}, leaves)
         if self.least(places) <= HOPELESS * times[found]:
             times = self.milliseconds(passes, leaves)
@@ -246,7 +251,18 @@ class _Run:
             return dropout(sections, layer.rate, self.training)
 
         leaves = [one.requires_grad_() for one in (sections, *weights)] if self.training else []
-        return copies * self.milliseconds({form: forward}, leaves)[form]
+        size = int(2 * self.bytes(place))  # what a max-filter makes first along x has its place, too
+        return copies * self.milliseconds({form: partial(self.placed, Room(), size, forward)}, leaves)[form]
+
+    @property
+    def in_room(self) -> bool:
+        """Whether layers place what they make in a room, as they will in the run."""
+        return not self.training and self.device.type == "cpu"
+
+    def placed(self, room: Room, size: int, call: Callable[[], Tensor]) -> Tensor:
+        """Make a pass, in so many bytes of a room where the run will have one."""
+        with room.of(size) if self.in_room else nullcontext():
+            return call()
 
     def moving(self, place: Place, before: int, after: int) -> float:
         """Milliseconds of splitting or merging what a layer reads, and in training of its gradient."""

@@ -21,6 +21,7 @@ from neuropil._kernels import winograd as kernels
 from neuropil._kernels.vectors import FUSED, LANES
 from neuropil.networks.activation import relu_backward
 from neuropil.networks.architecture import Size
+from neuropil.networks.rooms import empty
 from neuropil.networks.spectra import kept
 from neuropil.networks.threads import by_rows
 
@@ -133,7 +134,7 @@ def _convolved(
     tile = _tile(shape, size, dilation)
     spectra = kept(weight, ("winograd", tile), lambda: _spectra(weight, tile)) if keep else _spectra(weight, tile)
     added = np.zeros(maps, np.float32) if bias is None else bias.detach().numpy()
-    made = torch.empty(n, maps, *shape[1:4], memory_format=torch.channels_last_3d)
+    made = empty((n, maps, *shape[1:4]), volume)
     out, floor = _numbers(made), np.float32(0 if relu else -np.inf)
     by_rows(
         kernels.convolve, kernels.tiles(shape, tile, size, dilation), out.nbytes,
