@@ -37,6 +37,7 @@ TILE_DEPTHS = (1, 2, 4, 8, 16)
 NEAR_BEST = 1.1  # of tiles that cost about the same, the one that needs least memory: its pages are soon reused
 TRAFFIC = 50  # a voxel read or written costs as much as so many multiplications
 APART = 10e6  # bytes that libraries set up and small arrays take
+HOLES = 1.4  # times the memory of a GPU: its allocator leaves holes, and its library works in memory of its own
 SIZES = 6  # of parts that the C library keeps memory for: it cannot use what one layer frees for a larger part
 TUNING = 50  # passes, or training steps, that finding the fastest forms takes about as long as
 SHARE = 0.8  # of the free memory
@@ -101,9 +102,11 @@ def plan_tiles(
     InputError : even the smallest tile needs more memory
     """
     architecture, dtype = network.architecture, dtype_of(network, precision)
+    device = next(network.parameters()).device
+    holes = HOLES if device.type == "cuda" else 1.0
+    max_memory /= holes
     chosen = tile or choose_tile(architecture, shape, max_memory, dtype.itemsize)
     blocks = _count(shape, chosen)
-    device = next(network.parameters()).device
     forms = usual_forms(architecture, device, dtype)
     if peak_memory(architecture, chosen, dtype.itemsize, forms) > max_memory:
         forms = ()
@@ -116,7 +119,8 @@ def plan_tiles(
         if peak_memory(architecture, chosen, dtype.itemsize, plan.forms) <= max_memory:
             forms = plan.forms
             seconds *= plan.milliseconds / plan.default
-    return TilePlan(chosen, blocks, peak_memory(architecture, chosen, dtype.itemsize, forms), seconds, forms)
+    memory = holes * peak_memory(architecture, chosen, dtype.itemsize, forms)
+    return TilePlan(chosen, blocks, memory, seconds, forms)
 
 
 def forms_for_training(
