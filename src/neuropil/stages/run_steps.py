@@ -178,7 +178,7 @@ def joined(job: Job, box: Box) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
 def link_group(job: Job, box: Box, level: int) -> None:
     """Merge small fragments across what lies between the parts of a box."""
     names = PartLinks.__dataclass_fields__
-    parts = [PartLinks(**load(job.file("linkage", part), names)) for part in job.parts(box, level)]
+    parts = (PartLinks(**load(job.file("linkage", part), names)) for part in job.parts(box, level))
     link(job, box, PartLinks.united(parts))
 
 
@@ -219,8 +219,8 @@ def contacts_of_nodes(job: Job, box: Box) -> PartEdges:
 def merge_group(job: Job, box: Box, level: int) -> None:
     """Agglomerate across what lies between the parts of a box."""
     names = {f"left_{name}": name for name in PartEdges.__dataclass_fields__}
-    parts = [load(job.file("agglomeration", part), names) for part in job.parts(box, level)]
-    _merge(job, box, unite([PartEdges(**{names[key]: value for key, value in part.items()}) for part in parts]))
+    parts = (load(job.file("agglomeration", part), names) for part in job.parts(box, level))
+    _merge(job, box, unite(PartEdges(**{names[key]: value for key, value in part.items()}) for part in parts))
 
 
 def _merge(job: Job, box: Box, known: PartEdges) -> None:
