@@ -136,11 +136,12 @@ def test_workers_share_blocks_and_know_that_they_have_one_thread(
     assert dict(os.environ) == before
 
 
-def test_what_another_step_left_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once, before the first block of a step, so that peaks are those of steps."""
+def test_what_is_kept_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first block of a step, so that peaks are those of steps, and now and then."""
+    monkeypatch.setattr(tasks, "KEPT", 4)
     given: list[int] = []
     done: list[Box] = []
     monkeypatch.setattr(tasks, "release", lambda: given.append(len(done)))
     for step in ("a step", "another"):
         run_tasks(Ledger(tmp_path, {}), step, BLOCKS, done.append, SerialPool())
-    assert given == [0, 6]
+    assert given == [0, 4, 6, 10]
