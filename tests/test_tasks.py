@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +20,7 @@ from neuropil.blockwise import Ledger, SerialPool, dask_pool
 from neuropil.clusters import ENVIRONMENT, one_thread_each
 from neuropil.errors import BlocksFailed, InputError, StorageFull
 from neuropil.geometry import Box, grid
+from neuropil.stages.run_pool import READY
 from neuropil.tasks import BlockDone, run_tasks
 
 BLOCKS = list(grid(Box.of_shape((1, 1, 6)), (1, 1, 1)))
@@ -36,6 +38,17 @@ def trouble(folder: Path, box: Box) -> None:
     if (x == 2 and first) or x == 3:
         raise ValueError("no good")
     (folder / f"made{x}").touch()
+
+
+def there(box: Box) -> None:
+    assert "neuropil.stages.run_steps" in sys.modules
+
+
+def test_workers_have_loaded_the_steps_when_they_start() -> None:
+    for preload, error in ((READY, type(None)), ((), AssertionError)):
+        with dask_pool(1, preload=preload) as pool:
+            pool.submit(there, BLOCKS[0])
+            assert isinstance(pool.next().error, error)
 
 
 def test_what_hangs_dies_or_fails_is_tried_again_and_the_others_go_on(
