@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "segmentation"))
 from volumes import NEAREST, tissue
 
 from neuropil.geometry import Box
-from neuropil.machine import forget_peak, peak_resident
+from neuropil.machine import forget_peak, peak_resident, release
 from neuropil.stages import run, segment
 from neuropil.volume import create_volume, exists, open_volume
 
@@ -136,6 +136,7 @@ def measure_memory(figures: dict, folder: Path, shapes: list[tuple], block: tupl
     peaks, driver, sizes = [], [], [np.prod(shape) / 1e9 for shape in shapes]
     for shape, size in zip(shapes, sizes):
         uri = stored(folder, shape)
+        release()  # what was held to write it
         forget_peak()
         data = in_blocks(uri, folder / "blocks.zarr", block, workers=2)
         driver.append(peak_resident() / 1e6)
