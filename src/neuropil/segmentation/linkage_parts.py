@@ -73,7 +73,7 @@ class PartLinks:
 
         >>> links = PartLinks.of(np.array([0, 9, 7, 9], np.uint64), np.array([5, 1, 2, 3]), [1, 2], [2, 3], [0.5, 0.75])
         >>> links.ids.tolist(), links.sizes.tolist(), links.u.tolist(), links.v.tolist(), links.affinity.tolist()
-        ([7, 9], [2, 4], [0], [1], [0.75])
+        ([7, 9], [2, 4], [0, 0], [1, 1], [0.5, 0.75])
         """
         ids, places = np.unique(np.append(names, np.uint64(0)), return_inverse=True)
         summed = np.zeros(ids.size, np.int64)
