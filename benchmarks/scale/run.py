@@ -30,6 +30,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "segmentation"))
 from volumes import NEAREST, tissue
 
 from neuropil.geometry import Box
-from neuropil.machine import forget_peak, peak_resident, release
+from neuropil.machine import forget_peak, peak_resident
 from neuropil.stages import run, segment
 from neuropil.volume import create_volume, exists, open_volume
 
@@ -135,8 +137,8 @@ def measure_memory(figures: dict, folder: Path, shapes: list[tuple], block: tupl
     """Fit the peaks of workers, and of this process, which gives them their blocks."""
     peaks, driver, sizes = [], [], [np.prod(shape) / 1e9 for shape in shapes]
     for shape, size in zip(shapes, sizes):
-        uri = stored(folder, shape)
-        release()  # what was held to write it
+        with ProcessPoolExecutor(1, get_context("spawn")) as other:  # what it takes to write it is not the driver's
+            uri = other.submit(stored, folder, shape).result()
         forget_peak()
         data = in_blocks(uri, folder / "blocks.zarr", block, workers=2)
         driver.append(peak_resident() / 1e6)
