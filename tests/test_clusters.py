@@ -62,13 +62,14 @@ def test_a_job_is_asked_for_what_was_said() -> None:
         jobs=3, cores=4, memory=16, walltime="02:30:00", queue="cpu", account="lab",
         directives=["--qos=high"], prologue=["module load gcc"],
     )  # fmt: skip
-    with slurm_cluster(wanted) as cluster:
+    with slurm_cluster(wanted, ["a.module"]) as cluster:
         lines = cluster.job_script().splitlines()
     for line in ("-p cpu", "-A lab", "--cpus-per-task=4", "--mem=16G", "-t 02:30:00", "--qos=high"):
         assert f"#SBATCH {line}" in lines
     assert lines.index("export OMP_NUM_THREADS=1") < lines.index("module load gcc") < len(lines) - 1
     worker = next(line for line in lines if "dask_worker" in line)
     assert worker.startswith(sys.executable)
+    assert "--preload a.module" in worker
     assert "--nworkers 4 --nthreads 1" in worker or ("--nworkers 4" in worker and "--nthreads 1" in worker)
 
 

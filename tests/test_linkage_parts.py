@@ -88,6 +88,7 @@ def test_linkage_in_parts_is_that_of_the_whole(data, volume, rule):
             beyond = set(smallest[np.unique(fragments[~inside]).astype(int)].tolist())
             beyond |= touching(fragments, inside, smallest)
             ids, now, _, _, known[k] = link_part(known[k], sorted(beyond), rule)
+            assert known[k].u.size <= max(known[k].ids.size - 1, 0)  # a forest
             lookup = np.arange(sizes.size, dtype=np.uint64)
             lookup[ids.astype(int)] = now
             smallest = lookup[smallest.astype(int)]

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +20,7 @@ from neuropil.blockwise import Ledger, SerialPool, dask_pool
 from neuropil.clusters import ENVIRONMENT, one_thread_each
 from neuropil.errors import BlocksFailed, InputError, StorageFull
 from neuropil.geometry import Box, grid
+from neuropil.stages.run_pool import READY
 from neuropil.tasks import BlockDone, run_tasks
 
 BLOCKS = list(grid(Box.of_shape((1, 1, 6)), (1, 1, 1)))
@@ -36,6 +38,17 @@ def trouble(folder: Path, box: Box) -> None:
     if (x == 2 and first) or x == 3:
         raise ValueError("no good")
     (folder / f"made{x}").touch()
+
+
+def there(box: Box) -> None:
+    assert "neuropil.stages.run_steps" in sys.modules
+
+
+def test_workers_have_loaded_the_steps_when_they_start() -> None:
+    for preload, error in ((READY, type(None)), ((), AssertionError)):
+        with dask_pool(1, preload=preload) as pool:
+            pool.submit(there, BLOCKS[0])
+            assert isinstance(pool.next().error, error)
 
 
 def test_what_hangs_dies_or_fails_is_tried_again_and_the_others_go_on(
@@ -136,11 +149,12 @@ def test_workers_share_blocks_and_know_that_they_have_one_thread(
     assert dict(os.environ) == before
 
 
-def test_what_another_step_left_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once, before the first block of a step, so that peaks are those of steps."""
+def test_what_is_kept_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first block of a step, so that peaks are those of steps, and now and then."""
+    monkeypatch.setattr(tasks, "KEPT", 4)
     given: list[int] = []
     done: list[Box] = []
     monkeypatch.setattr(tasks, "release", lambda: given.append(len(done)))
     for step in ("a step", "another"):
         run_tasks(Ledger(tmp_path, {}), step, BLOCKS, done.append, SerialPool())
-    assert given == [0, 6]
+    assert given == [0, 4, 6, 10]

@@ -30,6 +30,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +137,8 @@ def measure_memory(figures: dict, folder: Path, shapes: list[tuple], block: tupl
     """Fit the peaks of workers, and of this process, which gives them their blocks."""
     peaks, driver, sizes = [], [], [np.prod(shape) / 1e9 for shape in shapes]
     for shape, size in zip(shapes, sizes):
-        uri = stored(folder, shape)
+        with ProcessPoolExecutor(1, get_context("spawn")) as other:  # what it takes to write it is not the driver's
+            uri = other.submit(stored, folder, shape).result()
         forget_peak()
         data = in_blocks(uri, folder / "blocks.zarr", block, workers=2)
         driver.append(peak_resident() / 1e6)

@@ -320,7 +320,9 @@ class DaskPool:
 
 
 @contextmanager
-def dask_pool(workers: int, memory: float | None = None, scheduler: str | None = None) -> Iterator[DaskPool]:
+def dask_pool(
+    workers: int, memory: float | None = None, scheduler: str | None = None, preload: Sequence[str] = ()
+) -> Iterator[DaskPool]:
     """Give a pool of processes of this machine, or of the Dask cluster at an address.
 
     Parameters
@@ -328,6 +330,7 @@ def dask_pool(workers: int, memory: float | None = None, scheduler: str | None =
     workers : processes, one thread each; those of a given cluster are what they are
     memory : bytes that a worker may take before it is started anew
     scheduler : such as tcp://host:8786
+    preload : modules that processes of this machine load as they start
 
     Raises
     ------
@@ -350,14 +353,14 @@ def dask_pool(workers: int, memory: float | None = None, scheduler: str | None =
                 log.info("dashboard: %s", client.dashboard_link)
             yield DaskPool(client)
         return
-    cluster = _started(workers, memory)
+    cluster = _started(workers, memory, preload)
     with cluster, distributed.Client(cluster) as client:
         if find_spec("bokeh"):
             log.info("dashboard: %s", client.dashboard_link)
         yield DaskPool(client)
 
 
-def _started(workers: int, memory: float | None) -> Any:
+def _started(workers: int, memory: float | None, preload: Sequence[str]) -> Any:
     """Start the processes of this machine; begin again where one is killed before it has started.
 
     Raises
@@ -379,6 +382,7 @@ def _started(workers: int, memory: float | None) -> Any:
                     memory_limit="auto" if memory is None else int(memory),
                     dashboard_address="127.0.0.1:0",
                     silence_logs=logging.CRITICAL,
+                    preload=list(preload),
                 )
             except RuntimeError as error:
                 failure = error

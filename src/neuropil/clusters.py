@@ -80,19 +80,24 @@ def one_thread_each() -> Iterator[None]:
         os.environ.update(before)
 
 
-def slurm_cluster(wanted: SlurmJobs) -> Any:
+def slurm_cluster(wanted: SlurmJobs, preload: Sequence[str] = ()) -> Any:
     """Return a `dask_jobqueue.SLURMCluster` without jobs; its `job_script()` is what `sbatch` would be given.
+
+    Modules named by `preload` are loaded by workers as they start.
 
     Raises
     ------
     MissingExtra : dask-jobqueue is not installed
     """
+    import dask
+
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError:
         raise MissingExtra(
             "cluster slurm needs dask-jobqueue; install it with pip install 'neuropil[cluster]'"
         ) from None
+    words = dask.config.get("jobqueue.slurm.worker-extra-args", [])  # what the user's own configuration says
     return SLURMCluster(
         cores=wanted.cores,
         processes=wanted.cores,
@@ -104,13 +109,14 @@ def slurm_cluster(wanted: SlurmJobs) -> Any:
         job_name="neuropil",
         job_extra_directives=list(wanted.directives),
         job_script_prologue=[*(f"export {name}={value}" for name, value in ENVIRONMENT.items()), *wanted.prologue],
+        worker_extra_args=[*words, *(word for module in preload for word in ("--preload", module))],
         scheduler_options={"dashboard": False},
     )
 
 
 @contextmanager
-def slurm_pool(wanted: SlurmJobs) -> Iterator[DaskPool]:
-    """Give a pool of workers that SLURM's jobs are.
+def slurm_pool(wanted: SlurmJobs, preload: Sequence[str] = ()) -> Iterator[DaskPool]:
+    """Give a pool of workers that SLURM's jobs are, as `slurm_cluster` has them.
 
     Raises
     ------
@@ -119,7 +125,7 @@ def slurm_pool(wanted: SlurmJobs) -> Iterator[DaskPool]:
     """
     import distributed
 
-    with slurm_cluster(wanted) as cluster, distributed.Client(cluster) as client:
+    with slurm_cluster(wanted, preload) as cluster, distributed.Client(cluster) as client:
         _ask_slurm(cluster.job_script())
         cluster.adapt(minimum_jobs=wanted.jobs, maximum_jobs=wanted.jobs)  # a job that ends is handed in anew
         log.info("%d jobs handed in to SLURM; waiting for the first", wanted.jobs)

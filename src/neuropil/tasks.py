@@ -33,8 +33,10 @@ ASK = 2.0
 """Seconds after which workers are asked anew what memory they hold."""
 AHEAD = 2
 """Blocks that are given away for each that can be computed at once, so that nobody waits for the next one."""
-_done_last = [""]
-"""Step of the block that this process did last."""
+KEPT = 8
+"""Blocks of a step after which a process gives back the memory that it kept for the next: by then it is in pieces."""
+_done = Counter[str]()
+"""Blocks that this process has done of the step it is at."""
 _DEATHS = 20
 """Processes that may end under a block before it has begun."""
 
@@ -175,10 +177,12 @@ class Watch:
 
     def __call__(self, work: Callable[[Box], None], box: Box) -> None:
         """Do a block."""
-        if _done_last != [self.step]:
-            _done_last[:] = [self.step]
+        if _done[self.step] % KEPT == 0:
+            for step in _done.keys() - {self.step}:
+                del _done[step]
             release()
             forget_peak()
+        _done[self.step] += 1
         mark = self._mark(box)
         if isinstance(mark, Path):
             with ends_after(self.patience, mark):

@@ -39,16 +39,21 @@ def link(u, v, limits, start, stop, parents, sizes):
 
 
 @njit(cache=True, nogil=True)
-def link_part(edges, groups, clusters, kept):
+def link_part(edges, trees, groups, clusters, kept):
     """Merge as `link` does what a part can tell, and mark the edges that are kept for later.
 
-    edges are u, v and limits; groups, of clusters that are one by now for certain, are parents, voxels as far as they
-    are known, and which are frozen; clusters are parents and sizes.
+    edges are u, v and limits; trees are parents of what any edges connect so far; groups, of clusters that are one by
+    now for certain, are parents, voxels as far as they are known, and which are frozen; clusters are parents and sizes.
     """
     u, v, limits = edges
     parents, known, frozen = groups
     merged, sizes = clusters
     for i in range(kept.size):
+        a = find(trees, u[i])
+        b = find(trees, v[i])
+        if a == b:  # earlier edges decide
+            continue
+        join(trees, a, b)
         a = find(parents, u[i])
         b = find(parents, v[i])
         if a == b or min(known[a], known[b]) >= limits[i]:

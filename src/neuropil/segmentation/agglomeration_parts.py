@@ -13,7 +13,7 @@ between cortical pyramidal neurons", eLife 2022, methods; that of `neuropil.segm
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from neuropil.errors import InputError
 from neuropil.segmentation.agglomeration import check_contacts
 from neuropil.segmentation.merging import NO_HISTOGRAMS, Merging, edge_rows, scores_of
-from neuropil.segmentation.pairs import group_pairs
+from neuropil.segmentation.pairs import group_pairs, stacked
 
 
 @dataclass(frozen=True)
@@ -111,15 +111,15 @@ class Merges:
     first_v: NDArray[np.uint64]
 
     @classmethod
-    def joined(cls, parts: Sequence[Merges]) -> Merges:
+    def joined(cls, parts: Iterable[Merges]) -> Merges:
         """Return the merges of all parts, best first: the merge tree of the whole."""
-        fields = [np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__]
+        fields = stacked(vars(part).values() for part in parts)
         whole = cls(*fields)
         order = np.lexsort((whole.first_v, whole.first_u, -whole.score))
         return cls(*(field[order] for field in fields))
 
 
-def unite(parts: Sequence[PartEdges]) -> PartEdges:
+def unite(parts: Iterable[PartEdges]) -> PartEdges:
     """Put the edges of several parts together; what they know of one pair adds up.
 
     >>> one, two = PartEdges.of([1], [2], [5], [1]), PartEdges.of([1, 1], [2, 3], [7, 1], [2, 1])
@@ -127,7 +127,7 @@ def unite(parts: Sequence[PartEdges]) -> PartEdges:
     >>> both.v.tolist(), both.total.tolist(), both.count.tolist()
     ([2, 3], [12, 1], [3, 1])
     """
-    fields = [np.concatenate([getattr(part, name) for part in parts]) for name in PartEdges.__dataclass_fields__]
+    fields = stacked(vars(part).values() for part in parts)
     u, v, _, _, first_u, first_v = fields
     order, starts = group_pairs(u, v, first_u, first_v)
     u, v, total, count, first_u, first_v = (field[order] for field in fields)

@@ -30,7 +30,7 @@ class BlockComponents(NamedTuple):
     Attributes
     ----------
     labels
-        uint64 (z, y, x): 1 ... n in raster order of first voxels, 0 background.
+        uint32 (z, y, x): 1 ... n in raster order of first voxels, 0 background.
     ids
         uint64 (n + 1,), ascending: what labels are called in the volume, 1 + the place of their first voxel, 0 for
         background.
@@ -38,7 +38,7 @@ class BlockComponents(NamedTuple):
         uint8 (z, y, x): the links, those out of the block included.
     """
 
-    labels: NDArray[np.uint64]
+    labels: NDArray[np.uint32]
     ids: NDArray[np.uint64]
     bits: NDArray[np.uint8]
 
@@ -76,6 +76,6 @@ def block_components(bits: NDArray[np.uint8], region: Box, block: Box, shape: Se
     if region != wanted or bits.shape != region.shape:
         raise InputError(f"region must be {wanted} for block {block}; got {region} and bits of {bits.shape}")
     own = np.ascontiguousarray(bits[block.shift([-n for n in region.start]).slices])
-    labels = np.empty(block.shape, np.uint64)
+    labels = np.empty(block.shape, np.uint32)
     label_links(own, slabs_of(own.shape, 1), labels.reshape(-1), 1)
     return BlockComponents(labels, names_of(first_places(labels.reshape(-1)), block, shape), own)

@@ -13,9 +13,10 @@ segmentation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from neuropil._kernels import linkage as _kernel
 from neuropil.errors import InputError
 from neuropil.segmentation.linkage import SizeRule
-from neuropil.segmentation.pairs import falling, find_ids, first_greatest, group_pairs
+from neuropil.segmentation.pairs import falling, find_ids, order_of_pairs, stacked
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,11 @@ class PartLinks:
     Attributes
     ----------
     u, v
-        int64 (n,), clusters, as places in `ids`.
+        int32 (n,), clusters, as places in `ids`. Of edges between the same two only the first in rank matters.
     affinity
         float32 (n,), in [0, 1].
     first_u, first_v
-        uint64 (n,), fragments u < v that the edge is between: its rank among equal affinities. Edges ascend by them.
+        uint64 (n,), fragments u < v that the edge is between: its rank among equal affinities.
     ids, sizes
         uint64 and int64 (m,), clusters, each named by one of its fragments, and their voxels, as far as the part knows
         them; ids ascending.
@@ -45,8 +46,8 @@ class PartLinks:
         int64 and uint64 (m,), voxels that came when the cluster was large already, and its smallest fragment.
     """
 
-    u: NDArray[np.int64]
-    v: NDArray[np.int64]
+    u: NDArray[np.int32]
+    v: NDArray[np.int32]
     affinity: NDArray[np.float32]
     first_u: NDArray[np.uint64]
     first_v: NDArray[np.uint64]
@@ -72,40 +73,39 @@ class PartLinks:
 
         >>> links = PartLinks.of(np.array([0, 9, 7, 9], np.uint64), np.array([5, 1, 2, 3]), [1, 2], [2, 3], [0.5, 0.75])
         >>> links.ids.tolist(), links.sizes.tolist(), links.u.tolist(), links.v.tolist(), links.affinity.tolist()
-        ([7, 9], [2, 4], [0], [1], [0.75])
+        ([7, 9], [2, 4], [0, 0], [1, 1], [0.5, 0.75])
         """
         ids, places = np.unique(np.append(names, np.uint64(0)), return_inverse=True)
         summed = np.zeros(ids.size, np.int64)
         np.add.at(summed, places[:-1], sizes)
-        a, b = places[np.asarray(u, np.intp)], places[np.asarray(v, np.intp)]
-        a, b, values = np.minimum(a, b), np.maximum(a, b), np.asarray(affinity, np.float32)
-        real = (a > 0) & (a != b)
-        a, b, values = a[real], b[real], values[real]
-        order, starts = group_pairs(a.view(np.uint64), b.view(np.uint64))
-        a, b = a[order][starts], b[order][starts]
-        values = np.maximum.reduceat(values[order], starts) if starts.size else values
-        return cls(a - 1, b - 1, values, ids[a], ids[b], ids[1:], summed[1:], np.zeros_like(summed[1:]), ids[1:])
+        places = (places - 1).astype(np.int32)
+        a, b, values = places[np.asarray(u, np.intp)], places[np.asarray(v, np.intp)], np.asarray(affinity, np.float32)
+        a, b = np.minimum(a, b), np.maximum(a, b)
+        real = (a >= 0) & (a != b)
+        a, b, ids = a[real], b[real], ids[1:]
+        return cls(a, b, values[real], ids[a], ids[b], ids, summed[1:], np.zeros_like(summed[1:]), ids)
 
     @classmethod
-    def united(cls, parts: Sequence[PartLinks]) -> PartLinks:
+    def united(cls, parts: Iterable[PartLinks]) -> PartLinks:
         """Return the edges of all parts, and the clusters with the sum of what parts know of their sizes.
 
-        An edge between the same fragments that several parts know counts once, with its greatest affinity.
+        A part that the caller does not hold is let go of as soon as it is taken in.
         """
-        affinity, first_u, first_v, ids, sizes, late, least = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in list(cls.__dataclass_fields__)[2:]
-        )
-        known, places = np.unique(ids, return_inverse=True)
-        summed, summed_late, smallest = np.zeros(known.size, np.int64), np.zeros(known.size, np.int64), known.copy()
-        np.add.at(summed, places, sizes)
-        np.add.at(summed_late, places, late)
-        np.minimum.at(smallest, places, least)
-        before = np.cumsum([0, *(part.ids.size for part in parts)])
-        u, v = (places[np.concatenate([getattr(p, end) + n for p, n in zip(parts, before)])] for end in "uv")
-        order, starts = group_pairs(first_u, first_v)
-        kept = order[first_greatest(affinity[order], starts)]
-        u, v, affinity, first_u, first_v = (x[kept] for x in (u, v, affinity, first_u, first_v))
-        return cls(u, v, affinity, first_u, first_v, known, summed, summed_late, smallest)
+        waiting = deque(parts)
+        ids = np.unique(np.concatenate([part.ids for part in waiting]))
+        sizes, late, least = np.zeros(ids.size, np.int64), np.zeros(ids.size, np.int64), ids.copy()
+
+        def edges() -> Iterator[list[NDArray[Any]]]:
+            while waiting:
+                part = waiting.popleft()
+                places = np.searchsorted(ids, part.ids).astype(np.int32)
+                sizes[places] += part.sizes
+                late[places] += part.late
+                least[places] = np.minimum(least[places], part.least)
+                yield [places[part.u], places[part.v], part.affinity, part.first_u, part.first_v]
+
+        u, v, affinity, first_u, first_v = stacked(edges())
+        return cls(u, v, affinity, first_u, first_v, ids, sizes, late, least)
 
 
 class Linked(NamedTuple):
@@ -160,28 +160,43 @@ def link_part(links: PartLinks, frozen: ArrayLike, size_rule: SizeRule) -> Linke
     size = links.ids.size
     if max(links.u.max(initial=-1), links.v.max(initial=-1)) >= size:
         raise InputError("links must have the ids and sizes of all clusters that edges name")
-    order = falling(links.affinity)
+    by_pair = order_of_pairs(links.first_u, links.first_v)
+    fall = falling(links.affinity[by_pair])
+    order = by_pair[fall]
     limits = np.ascontiguousarray(size_rule(links.affinity[order].astype(np.float64)), np.float64)
     if limits.shape != order.shape or not np.all(limits[1:] <= limits[:-1]):
         raise InputError(f"size_rule must be a non-decreasing function of affinity, one size per edge; got {size_rule}")
     held = np.zeros(size + 1, np.bool_)
     held[find_ids(links.ids, np.asarray(frozen, np.uint64))] = True
-    merged, sizes = np.arange(size), links.sizes.copy()
     order = order[: np.count_nonzero(limits > 0)]
-    kept, groups = np.zeros(order.size, np.bool_), (np.arange(size), links.sizes.copy(), held.copy())
-    _kernel.link_part((links.u[order], links.v[order], limits), groups, (merged, sizes), kept)
-    while not np.array_equal(merged, merged[merged]):
-        merged = merged[merged]
+    kept, sizes = np.zeros(order.size, np.bool_), links.sizes.copy()
+    merged = _merge(links.u[order], links.v[order], limits, held, sizes, kept)
     total, least = np.zeros(size, np.int64), links.ids.copy()
     np.add.at(total, merged, links.sizes + links.late)
     np.minimum.at(least, merged, links.least)
-    rest = np.sort(order[kept])
+    rest = by_pair[np.sort(fall[: order.size][kept])]  # sorted by pairs already, which the next one makes use of
     ends = [merged[end[rest]] for end in (links.u, links.v)]
     held[ends[0]] = held[ends[1]] = True
     alone, open_ = merged == np.arange(size), held[:-1]
     names = np.where(open_, links.ids, least)[merged]
     closed, open_ = alone & ~open_, alone & open_
-    u, v = ((np.cumsum(open_) - 1)[end] for end in ends)
+    u, v = ((np.cumsum(open_, dtype=np.int32) - 1)[end] for end in ends)
     edges = (u, v, links.affinity[rest], links.first_u[rest], links.first_v[rest])
     left = PartLinks(*edges, links.ids[open_], sizes[open_], (total - sizes)[open_], least[open_])
     return Linked(links.ids, names, least[closed], total[closed], left)
+
+
+def _merge(
+    u: NDArray[np.int32],
+    v: NDArray[np.int32],
+    limits: NDArray[np.float64],
+    held: NDArray[np.bool_],
+    sizes: NDArray[np.int64],
+    kept: NDArray[np.bool_],
+) -> NDArray[np.int32]:
+    """Take edges in their turn; return the cluster of each cluster, write sizes and which edges are kept."""
+    trees, groups, merged = (np.arange(sizes.size, dtype=np.int32) for _ in range(3))
+    _kernel.link_part((u, v, limits), trees, (groups, sizes.copy(), held.copy()), (merged, sizes), kept)
+    while not np.array_equal(merged, merged[merged]):
+        merged = merged[merged]
+    return merged

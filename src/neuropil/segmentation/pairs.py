@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -37,18 +38,6 @@ def group_pairs(
     return order, np.flatnonzero(new)
 
 
-def first_greatest(values: NDArray[Any], starts: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return the place of the greatest value of each group, the first one of equal ones; groups begin at `starts`.
-
-    >>> first_greatest(np.array([1, 5, 5, 2]), np.array([0, 3])).tolist()
-    [1, 3]
-    """
-    if not starts.size:
-        return starts
-    greatest = np.repeat(np.maximum.reduceat(values, starts), np.diff(starts, append=values.size))
-    return np.minimum.reduceat(np.where(values == greatest, np.arange(values.size), values.size), starts)
-
-
 def falling(score: NDArray[np.float32]) -> NDArray[np.intp]:
     """Sort by falling score, equal ones in the order they have: bits of a float and a position in one number.
 
@@ -71,3 +60,18 @@ def find_ids(ids: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.
     found = at < ids.size
     found[found] = ids[at[found]] == wanted[found]
     return np.where(found, at, ids.size)
+
+
+def stacked(rows: Iterable[Iterable[NDArray[Any]]]) -> list[NDArray[Any]]:
+    """Put the arrays of each column one behind the other, and let go of a column when that is done.
+
+    So rows that come from a generator are never there twice.
+
+    >>> [column.tolist() for column in stacked(([np.arange(n), np.ones(n)] for n in (1, 2)))]
+    [[0, 0, 1], [1.0, 1.0, 1.0]]
+    """
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    whole = []
+    while columns:
+        whole.append(np.concatenate(columns.pop(0)))
+    return whole

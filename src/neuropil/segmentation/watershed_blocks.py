@@ -28,7 +28,7 @@ from neuropil._kernels.linkage import spanning_forest as _spanning_forest
 from neuropil.errors import InputError
 from neuropil.geometry import Box
 from neuropil.segmentation.pairs import group_pairs
-from neuropil.segmentation.watershed import ORDERS, check_affinities, stored_thresholds
+from neuropil.segmentation.watershed import ORDERS, check_affinities, label_links, slabs_of, stored_thresholds
 
 HALO = 2
 """Voxels around a block whose affinities decide what its voxels do."""
@@ -68,7 +68,7 @@ class BlockFragments:
     Attributes
     ----------
     labels
-        uint64 (z, y, x): 1 ... n in raster order of first voxels, 0 background.
+        uint32 (z, y, x): 1 ... n in raster order of first voxels, 0 background.
     ids
         uint64 (n + 1,), ascending: what labels are called in the volume, 1 + the place of their first voxel, 0 for
         background. So the smallest id of pieces that are one is the same for any blocks, and such ids are in the order
@@ -79,7 +79,7 @@ class BlockFragments:
         Plateaus that go on in other blocks.
     """
 
-    labels: NDArray[np.uint64]
+    labels: NDArray[np.uint32]
     ids: NDArray[np.uint64]
     bits: NDArray[np.uint8]
     open: Plateaus
@@ -121,9 +121,9 @@ def block_fragments(
     if links.shape[1:] != region.shape:
         raise InputError(f"affinities must have shape {(3, *region.shape)}; got {links.shape}")
     bits, left = _divided(links, region, block, whole, stored_thresholds(low, high, links.dtype))
-    labels = np.empty(block.shape, np.uint64)
+    labels = np.empty(block.shape, np.uint32)
     flat = labels.reshape(-1)
-    _whole.basins(bits, 0, block.shape[0], flat.view(np.int64))
+    label_links(bits, slabs_of(block.shape, 1), flat, 1)
     return BlockFragments(labels, names_of(_kernel.first_places(flat), block, shape), bits, left)
 
 

@@ -23,8 +23,8 @@ def components(job: Job, box: Box) -> None:
     region = box.grow((HALO,) * 3).clip(job.whole)
     made = block_components(_links(job, region), region, box, job.shape)
     save_array(job.array("ids", box), made.ids)
-    save(job.file("sides", box), sides_of(made.labels, made.bits, made.ids.size))
-    save_array(job.array("fragments", box), made.labels.astype(np.uint32))
+    save(job.file("sides", box), sides_of(made.labels, made.bits))
+    save_array(job.array("fragments", box), made.labels)
 
 
 def _links(job: Job, region: Box) -> NDArray[np.uint8]:

@@ -178,7 +178,10 @@ def save_table(place: Place, old: NDArray[np.uint64], new: NDArray[np.uint64]) -
     """Write a table for `rename`, of what changes."""
     changed = np.flatnonzero(old != new)
     order = changed[np.argsort(old[changed])]
-    save_array(place, np.stack([old[order], new[order]]))
+    table = np.empty((2, order.size), np.uint64)
+    table[0] = old[order]
+    table[1] = new[order]
+    save_array(place, table)
 
 
 def save_shelves(place: Place, values: NDArray[Any], shelves: NDArray[np.intp], number: int) -> None:

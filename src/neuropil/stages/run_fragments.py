@@ -50,7 +50,7 @@ def write(job: Job, box: Box) -> None:
 def graph_of(job: Job) -> FragmentGraph:
     """Return which fragments touch, and the segment of each."""
     boxes = job.boxes(0)
-    known = unite([contacts_of_nodes(job, box) for box in track(boxes, "graph of fragments", len(boxes))])
+    known = unite(contacts_of_nodes(job, box) for box in track(boxes, "graph of fragments", len(boxes)))
     mean = known.total / STEPS / np.maximum(known.count, 1)
     segments = np.concatenate([np.zeros(1, np.uint64), load_array(job.table("nodes"))[1]])
     return FragmentGraph(_numbers(job, known.u), _numbers(job, known.v), mean.astype(np.float32), segments)

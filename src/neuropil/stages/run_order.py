@@ -6,10 +6,10 @@ the cut, which takes a few bytes per segment, holds lists of the whole volume.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,10 @@ from neuropil.segmentation.contacts import STEPS
 from neuropil.segmentation.linkage import MergeTree, cut
 from neuropil.segmentation.merge_tree_parts import TreeEdges
 from neuropil.stages import run_components, run_steps, run_tree
-from neuropil.stages.run_files import Job, load, save_array, save_table
+from neuropil.stages.run_files import Arrays, Job, load, save_array, save_table
 from neuropil.stages.run_step import Step
+
+T = TypeVar("T", Merges, TreeEdges)
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,9 @@ def method_steps(job: Job) -> Iterator[Step]:
 
 def number_segments(job: Job, threshold: float | None) -> int:
     """Write the merge tree, if there are merges, and the table node -> label; return the number of labels."""
-    nodes = np.sort(_everywhere(job, "linkage", "final"))
-    u, v, affinity = _merges(job)
-    u, v = (np.searchsorted(nodes, end).astype(np.uint64) + np.uint64(1) for end in (u, v))
-    tree = MergeTree(u, v, affinity, nodes.size)
+    nodes = np.sort(np.concatenate([known["final"] for known in _everywhere(job, "linkage", ["final"])]))
+    u, v, affinity = _merges(job, nodes)
+    tree = MergeTree(u.astype(np.uint64) + np.uint64(1), v.astype(np.uint64) + np.uint64(1), affinity, nodes.size)
     if job.method != "components":
         with writing(job.work / "tree.npz") as file:
             np.savez(file, u=tree.u, v=tree.v, affinity=tree.affinity)
@@ -80,18 +81,27 @@ def number_segments(job: Job, threshold: float | None) -> int:
     return int(labels.max(initial=0))
 
 
-def _merges(job: Job) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.float32]]:
-    """Return which nodes merge, and at which affinity, best first."""
+def _merges(job: Job, nodes: NDArray[np.uint64]) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float32]]:
+    """Return which nodes merge, as places in a list of them, and at which affinity, best first."""
     if job.method == "mean":
-        merges = Merges.joined([Merges(*(_everywhere(job, "agglomeration", n) for n in Merges.__dataclass_fields__))])
+        merges = Merges.joined(_placed(job, "agglomeration", Merges, nodes))
         return merges.u, merges.v, (merges.score / np.float32(STEPS)).astype(np.float32)
     if job.method == "size":
-        tree = TreeEdges.joined([TreeEdges(*(_everywhere(job, "tree", n) for n in TreeEdges.__dataclass_fields__))])
+        tree = TreeEdges.joined(_placed(job, "tree", TreeEdges, nodes))
         return tree.first_u, tree.first_v, tree.affinity
     return np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.float32)
 
 
-def _everywhere(job: Job, step: str, name: str) -> NDArray[Any]:
-    """Return what a step knows of all boxes of all levels."""
-    boxes = [box for level in range(job.top + 1) for box in job.boxes(level)]
-    return np.concatenate([load(job.file(step, box), [name])[name] for box in boxes])
+def _placed(job: Job, step: str, kind: type[T], nodes: NDArray[np.uint64]) -> Iterator[T]:
+    """Yield what a step knows of each box, with places in the list of nodes, which take fewer bytes, for their ids."""
+    dtype = np.min_scalar_type(nodes.size)
+    for known in _everywhere(job, step, list(kind.__dataclass_fields__)):
+        ids = {name: values for name, values in known.items() if values.dtype == np.uint64}
+        yield kind(**known | {name: np.searchsorted(nodes, values).astype(dtype) for name, values in ids.items()})
+
+
+def _everywhere(job: Job, step: str, names: Sequence[str]) -> Iterator[Arrays]:
+    """Yield what a step knows of each box of each level."""
+    for level in range(job.top + 1):
+        for box in job.boxes(level):
+            yield load(job.file(step, box), names)

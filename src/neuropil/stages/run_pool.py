@@ -15,18 +15,20 @@ SHARE = 0.8
 """Of the memory that is free may be taken."""
 UNKNOWN = (8, 4e9)
 """Workers, and bytes of each, that are expected of a cluster of which nothing is said."""
+READY = ("neuropil.stages.run_ready",)
+"""What workers load as they start."""
 
 
 @contextmanager
 def pool_of(config: Config) -> Iterator[DaskPool]:
     """Give the pool of processes."""
     if config.cluster is not None:
-        with slurm_pool(SlurmJobs(**dump(config.slurm))) as pool:
+        with slurm_pool(SlurmJobs(**dump(config.slurm)), READY) as pool:
             pool.patience = config.block_timeout
             yield pool
         return
     memory = None if config.worker_memory is None else config.worker_memory * 1e9
-    with one_thread_each(), dask_pool(config.workers or cores(), memory, config.scheduler) as pool:
+    with one_thread_each(), dask_pool(config.workers or cores(), memory, config.scheduler, READY) as pool:
         pool.patience = config.block_timeout
         yield pool
 

@@ -19,6 +19,7 @@ from neuropil.geometry import Box
 from neuropil.segmentation.affinity_moves import cut_masked
 from neuropil.segmentation.agglomeration_parts import PartEdges, agglomerate_part, unite
 from neuropil.segmentation.contacts_blocks import BlockContacts, face_contacts, inner_contacts
+from neuropil.segmentation.linkage import fragment_sizes
 from neuropil.segmentation.linkage_parts import PartLinks, link_part
 from neuropil.segmentation.pairs import find_ids
 from neuropil.segmentation.watershed_blocks import (
@@ -58,19 +59,19 @@ def fragments(job: Job, box: Box) -> None:
     made = block_fragments(affinities, region, box, job.shape, low=job.low, high=job.high)
     save(job.file("plateaus", box), {"places": made.open.places, "bits": made.open.bits})
     save_array(job.array("ids", box), made.ids)
-    affinities = affinities[(slice(None), *box.shift([-n for n in region.start]).slices)]
+    affinities = affinities[(slice(None), *box.shift([-n for n in region.start]).slices)].copy()
     links = {f"links{axis}": _plane(affinities[axis], axis, 0) for axis in range(3)}
-    save(job.file("sides", box), sides_of(made.labels, made.bits, made.ids.size) | links)
-    save_array(job.array("fragments", box), made.labels.astype(np.uint32))
+    save(job.file("sides", box), sides_of(made.labels, made.bits) | links)
+    save_array(job.array("fragments", box), made.labels)
     save(job.file("contacts", box), _packed(inner_contacts(made.labels, affinities)))
 
 
-def sides_of(labels: NDArray[np.uint64], bits: NDArray[np.uint8], count: int) -> Arrays:
+def sides_of(labels: NDArray[np.uint32], bits: NDArray[np.uint8]) -> Arrays:
     """Return the voxels of each of a block's labels, and labels and links in the planes at its faces."""
-    sides: Arrays = {"sizes": np.bincount(labels.reshape(-1).view(np.int64), minlength=count)}
+    sides: Arrays = {"sizes": fragment_sizes(labels)}
     for axis in range(3):
         for name, place in (("low", 0), ("high", -1)):
-            sides[f"{name}{axis}"] = _plane(labels, axis, place).astype(np.uint32)
+            sides[f"{name}{axis}"] = _plane(labels, axis, place)
             sides[f"{name}_bits{axis}"] = _plane(bits, axis, place)
     return sides
 
@@ -178,7 +179,7 @@ def joined(job: Job, box: Box) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
 def link_group(job: Job, box: Box, level: int) -> None:
     """Merge small fragments across what lies between the parts of a box."""
     names = PartLinks.__dataclass_fields__
-    parts = [PartLinks(**load(job.file("linkage", part), names)) for part in job.parts(box, level)]
+    parts = (PartLinks(**load(job.file("linkage", part), names)) for part in job.parts(box, level))
     link(job, box, PartLinks.united(parts))
 
 
@@ -219,8 +220,8 @@ def contacts_of_nodes(job: Job, box: Box) -> PartEdges:
 def merge_group(job: Job, box: Box, level: int) -> None:
     """Agglomerate across what lies between the parts of a box."""
     names = {f"left_{name}": name for name in PartEdges.__dataclass_fields__}
-    parts = [load(job.file("agglomeration", part), names) for part in job.parts(box, level)]
-    _merge(job, box, unite([PartEdges(**{names[key]: value for key, value in part.items()}) for part in parts]))
+    parts = (load(job.file("agglomeration", part), names) for part in job.parts(box, level))
+    _merge(job, box, unite(PartEdges(**{names[key]: value for key, value in part.items()}) for part in parts))
 
 
 def _merge(job: Job, box: Box, known: PartEdges) -> None:

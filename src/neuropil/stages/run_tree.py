@@ -17,10 +17,8 @@ def tree_block(job: Job, box: Box) -> None:
 def tree_group(job: Job, box: Box, level: int) -> None:
     """Find those across what lies between the parts of a box."""
     names = {f"left_{name}": name for name in TreeEdges.__dataclass_fields__}
-    parts = [load(job.file("tree", part), names) for part in job.parts(box, level)]
-    _grow(
-        job, box, TreeEdges.joined([TreeEdges(**{names[key]: value for key, value in part.items()}) for part in parts])
-    )
+    parts = (load(job.file("tree", part), names) for part in job.parts(box, level))
+    _grow(job, box, TreeEdges.joined(TreeEdges(**{names[key]: value for key, value in part.items()}) for part in parts))
 
 
 def _grow(job: Job, box: Box, known: TreeEdges) -> None:
