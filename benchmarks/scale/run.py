@@ -8,11 +8,13 @@ worth the name does not notice (`start_s` says how long that takes). `chunked_ov
 the other in this process, over that of the whole in one thread, less 1 (in both, files are read and written by further
 threads); `chunked_overhead_cpu` is the same in seconds of the processor, which other work disturbs less.
 `scaling_2_workers` compares one worker with two; `cores_one_worker` is what a run with one keeps busy, with the
-process that gives it blocks, so that two cores allow no more than twice as much. `memory_slope_mb_per_gvox` is fitted
-to the peak of a worker over volumes of growing size in blocks of one size, `driver_slope_mb_per_gvox` to that of this
-process, which gives them out; the largest, 2 Gvoxel, takes 20 GB of disk. `kills_survived` counts kill -9 of a worker
-or of the whole run, at random moments, after which the same command went on and the output was equal to the byte;
-`full_disks_survived` a file system that was full in the middle, and larger when the command was given again.
+process that gives it blocks, so that two cores allow no more than twice as much; `two_runs_at_once` is what the machine
+allows of it: how much more two runs of one process each get done side by side, which share nothing but its memory.
+`memory_slope_mb_per_gvox` is fitted to the peak of a worker over volumes of growing size in blocks of one size,
+`driver_slope_mb_per_gvox` to that of this process, which gives them out; the largest, 2 Gvoxel, takes 20 GB of disk.
+`kills_survived` counts kill -9 of a worker or of the whole run, at random moments, after which the same command went on
+and the output was equal to the byte; `full_disks_survived` a file system that was full in the middle, and larger when
+the command was given again.
 """
 
 from __future__ import annotations
@@ -121,6 +123,19 @@ def measure_workers(figures: dict, folder: Path, shape: tuple, block: tuple, rep
     one, two = (statistics.median(times[workers]) for workers in (1, 2))
     figures |= {"one_worker_s": one, "two_workers_s": two, "cores_one_worker": statistics.median(cores)}
     figures["scaling_2_workers"] = one / two
+    alone = [runs_at_once(uri, folder, block, 1) for _ in range(repeats)]
+    figures["two_runs_at_once"] = 2 * statistics.median(alone) / runs_at_once(uri, folder, block, 2)
+
+
+def runs_at_once(uri: str, folder: Path, block: tuple, count: int) -> float:
+    """Return the seconds in blocks of runs of one process each that know nothing of each other, side by side."""
+    outs = [folder / f"alone{k}.zarr" for k in range(count)]
+    words = ["--block", ",".join(map(str, block)), "--executor", "serial", "--overwrite", "--fresh", "--quiet", *WORDS]
+    start = [sys.executable, "-m", "neuropil", "run", "--input", uri]
+    processes = [subprocess.Popen([*start, "--output", str(out), *words]) for out in outs]
+    if any(process.wait() for process in processes):
+        raise SystemExit("a run failed")
+    return statistics.mean(json.loads(Path(f"{out}.json").read_text())["seconds_in_blocks"] for out in outs)
 
 
 def cpu_seconds() -> float:

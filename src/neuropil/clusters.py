@@ -24,11 +24,11 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_
 ENVIRONMENT = {
     **dict.fromkeys(THREADS, "1"),
     "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(8 << 20),
+    "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
 }
 """Of a worker: it computes in one thread, and GNU's C library keeps the memory that a block frees for the next, where
-Dask has it given back, page by page; arrays that are larger come and go."""
+Dask has it given back, page by page."""
 QUEUED = 7 * 24 * 3600
 """Seconds to wait for the first job to start."""
 
