@@ -8,12 +8,15 @@ threads is in that process.
 
 import sys
 import time
+from contextlib import nullcontext
 
 import torch
 from torch.nn import functional
 
 from neuropil.networks.architecture import ARCHITECTURES, Architecture, Conv, Pool
 from neuropil.networks.network import STREAMS, DenseNetwork, _key
+from neuropil.networks.room_size import room_size
+from neuropil.networks.rooms import Room
 
 ZNNI = {"n337": (2, 3, 7, 3), "n537": (4, 5, 7, 3), "n726": (6, 7, 6, 2), "n926": (8, 9, 6, 2)}
 
@@ -67,10 +70,13 @@ def work(net, patch, form, phase, dtype):
     architecture = net.architecture
     inputs = [torch.randn(1, 1, *architecture.input_shape(patch)).to(dtype) for _ in range(architecture.streams)]
     target = torch.randint(0, 2, (1, *patch))
+    room, size = Room(), 0
+    if phase == "infer" and isinstance(net, DenseNetwork):
+        size = room_size(architecture, tuple(patch), dtype.itemsize, tuple(form.get("forms", ())))
 
     def infer() -> None:
         net.eval()
-        with torch.inference_mode():
+        with torch.inference_mode(), room.of(size) if size else nullcontext():
             net(inputs, **form)
 
     def train() -> None:

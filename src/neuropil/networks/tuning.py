@@ -40,7 +40,7 @@ K = TypeVar("K", bound=Hashable)
 FFT_FROM = 1000  # operations per voxel and map, in or out, above which transforms are worth a try
 FORMS = 6  # counts up when forms change, so that plans are made anew
 HOPELESS = 1.5  # times slower, at the machine's peak, than what was measured: not tried
-REPEATS, ENOUGH = 8, 0.3  # at most so many timings of a form; none more after so many seconds
+REPEATS, ENOUGH = 8, 0.3  # at most so many timings of a form; none but a second more after so many seconds
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,7 @@ def _runs(place: Place) -> tuple[int, int]:
 
 
 def _least(calls: Mapping[K, Callable[[], Any]], device: torch.device) -> dict[K, float]:
-    """Milliseconds of calls: the least of a few by turns, fewer where they take long; the first is not counted.
+    """Milliseconds of calls: the least of a few by turns, two where they take long; the first is not counted.
 
     The least, since what else the machine does only adds. Memory is kept from the second on, as in runs.
     """
@@ -325,7 +325,7 @@ def _least(calls: Mapping[K, Callable[[], Any]], device: torch.device) -> dict[K
             if turn:
                 taken[name].append(time.perf_counter() - start)
         machine.keep_memory(True)
-        if max(map(sum, taken.values())) > ENOUGH:
+        if turn > 1 and max(map(sum, taken.values())) > ENOUGH:
             break
     machine.keep_memory(False)
     return {name: 1e3 * min(times) for name, times in taken.items()}
