@@ -122,3 +122,7 @@ def test_training_has_no_room():
         assert made.dtype == torch.bfloat16
         assert rooms.place((1, 2, 3, 4), torch.empty(0, device="meta")) is None
     assert not rooms.in_room()
+    for shape in ((2, 3, 4, 5), (2, 3, 4, 5, 6)):
+        made = rooms.empty(shape, torch.empty(0))
+        assert not made._is_view()  # the result of a step may be changed in place
+        assert made.movedim(1, -1).is_contiguous()

@@ -148,11 +148,13 @@ def place(shape: Sequence[int], like: Tensor) -> Tensor | None:
 
 
 def empty(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Return a tensor (n, c, …) with channels last, of the type of another: in the pass's room, if it has one."""
+    """Return a tensor (n, c, y, x) or (n, c, z, y, x) with channels last: in the pass's room, if it has one."""
     made = place(shape, like)
-    if made is None:
-        made = torch.empty((shape[0], *shape[2:], shape[1]), dtype=like.dtype, device=like.device).movedim(-1, 1)
-    return made
+    if made is not None:
+        return made
+    last = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    # no view of another tensor: what a gradient passes through may then be changed in place
+    return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=last)
 
 
 def _pages(size: int) -> mmap.mmap:
