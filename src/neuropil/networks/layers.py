@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from neuropil._kernels import dropout as dropout_kernels
 from neuropil._kernels import max_filter as kernels
+from neuropil.machine import cpu_flags
 from neuropil.networks.activation import BITS, activate, relu_backward
 from neuropil.networks.architecture import Activation, Size
 from neuropil.networks.fft import convolve_fft
@@ -163,6 +164,11 @@ def _library_fuses(dtype: torch.dtype) -> bool:
 
 
 @cache
+def _half_gradient() -> bool:
+    return "amx_bf16" in cpu_flags()
+
+
+@cache
 def _gradient_by_rows() -> bool:
     return not torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
@@ -206,7 +212,13 @@ def _gradient(gradient: Tensor, image: Tensor, filters: Tensor, gaps: tuple[int,
 
 
 def _filter_gradient(gradient: Tensor, image: Tensor, filters: Tensor, gaps: tuple[int, ...]) -> Tensor:
-    """Of volumes, section by section of the filter: oneDNN's own bfloat16 gradient of these can hang (torch 2.13)."""
+    """Of volumes, section by section of the filter: oneDNN's own bfloat16 gradient of these can hang (torch 2.13).
+
+    Without AMX its bfloat16 gradient reads beyond its memory, which can end the process: float32 instead.
+    """
+    if image.dtype == torch.bfloat16 and image.device.type == "cpu" and not _half_gradient():
+        wide = [one.float() for one in (gradient, image, filters)]
+        return _filter_gradient(wide[0], wide[1], wide[2], gaps).to(image.dtype)
     if image.dim() == 4:
         return _gradient(gradient, image, filters, gaps, 1)
     sections, depth = refold(gradient), gradient.shape[2]
