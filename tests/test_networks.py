@@ -324,3 +324,17 @@ def test_wrong_weights_are_refused():
         DenseNetwork(VD2D3D).load_weights(DenseNetwork(VD2D).named_weights())
     with pytest.raises(InputError, match="takes 2 inputs; got 1"):
         DenseNetwork(VD2D3D)([torch.zeros(1, 1, 5, 85, 85)])
+
+
+@pytest.mark.parametrize(("maps", "kernel"), [(3, (1, 3, 3)), (16, (1, 3, 3)), (3, (2, 2, 2))])
+def test_gradients_of_bfloat16_filters_are_right_where_the_library_is_not_trusted(monkeypatch, maps, kernel):
+    monkeypatch.setattr(layers, "_half_gradient", lambda: False)
+    torch.manual_seed(0)
+    image, filters = torch.randn(1, maps, 4, 19, 21), torch.randn(maps, maps, *kernel)
+    found = []
+    for dtype in (torch.bfloat16, torch.float32):
+        weight = filters.to(torch.bfloat16).to(dtype).requires_grad_()
+        sections = fold(image.to(torch.bfloat16).to(dtype))
+        convolve(sections, 1, weight, None, (1, 2, 2)).sum().backward()
+        found.append(weight.grad.float())
+    assert torch.allclose(*found, rtol=0.02, atol=0.02 * float(found[1].abs().max()))

@@ -30,7 +30,7 @@ from neuropil.networks.fft import convolve_fft
 from neuropil.networks.layout import fold, refold, unfold
 from neuropil.networks.rooms import empty, in_room, place
 from neuropil.networks.threads import by_rows
-from neuropil.networks.winograd import convolve_winograd, suits
+from neuropil.networks.winograd import convolve_winograd, filter_gradient, suits, usually_faster
 
 Method = Literal["direct", "fft", "winograd"]
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -217,8 +217,12 @@ def _filter_gradient(gradient: Tensor, image: Tensor, filters: Tensor, gaps: tup
     Without AMX its bfloat16 gradient reads beyond its memory, which can end the process: float32 instead.
     """
     if image.dtype == torch.bfloat16 and image.device.type == "cpu" and not _half_gradient():
-        wide = [one.float() for one in (gradient, image, filters)]
-        return _filter_gradient(wide[0], wide[1], wide[2], gaps).to(image.dtype)
+        wide = gradient.float(), image.float(), filters.float()
+        shape = (*filters.shape[:2], 1, *filters.shape[2:])
+        if image.dim() == 4 and usually_faster(shape, image.device, torch.float32):
+            volumes = wide[0].unsqueeze(2), wide[1].unsqueeze(2)
+            return filter_gradient(*volumes, shape, (1, gaps[0], gaps[1]), (0, 0, 0)).squeeze(2).to(image.dtype)
+        return _filter_gradient(*wide, gaps).to(image.dtype)
     if image.dim() == 4:
         return _gradient(gradient, image, filters, gaps, 1)
     sections, depth = refold(gradient), gradient.shape[2]

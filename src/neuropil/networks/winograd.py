@@ -91,7 +91,7 @@ class _Winograd(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             to_volume = _image_gradient(gradient, weight, *ctx.where)
         if ctx.needs_input_grad[1]:
-            to_weight = _filter_gradient(gradient, volume, weight.shape, *ctx.where)
+            to_weight = filter_gradient(gradient, volume, weight.shape, *ctx.where)
         return to_volume, to_weight, to_bias if ctx.biased else None, None, None, None, None
 
 
@@ -102,7 +102,7 @@ def _image_gradient(gradient: Tensor, weight: Tensor, dilation: Size, margin: Si
     return _convolved(gradient, turned, None, dilation, outside, False, False)
 
 
-def _filter_gradient(
+def filter_gradient(
     gradient: Tensor, volume: Tensor, weight_shape: tuple[int, ...], dilation: Size, margin: Size
 ) -> Tensor:
     """Gradient of the filters, from that of the result (n, out, z, y, x)."""
