@@ -328,7 +328,7 @@ def test_wrong_weights_are_refused():
 
 @pytest.mark.parametrize(("maps", "kernel"), [(3, (1, 3, 3)), (16, (1, 3, 3)), (3, (2, 2, 2))])
 def test_gradients_of_bfloat16_filters_are_right_where_the_library_is_not_trusted(monkeypatch, maps, kernel):
-    monkeypatch.setattr(layers, "_half_gradient", lambda: False)
+    monkeypatch.setattr(layers, "_half_is_safe", lambda: False)
     torch.manual_seed(0)
     image, filters = torch.randn(1, maps, 4, 19, 21), torch.randn(maps, maps, *kernel)
     found = []

@@ -8,14 +8,13 @@ threads is in that process.
 
 import sys
 import time
-from contextlib import nullcontext
 
 import torch
 from torch.nn import functional
 
 from neuropil.networks.architecture import ARCHITECTURES, Architecture, Conv, Pool
 from neuropil.networks.network import STREAMS, DenseNetwork, _key
-from neuropil.networks.room_size import room_size
+from neuropil.networks.room_size import room_on
 from neuropil.networks.rooms import Room
 
 ZNNI = {"n337": (2, 3, 7, 3), "n537": (4, 5, 7, 3), "n726": (6, 7, 6, 2), "n926": (8, 9, 6, 2)}
@@ -72,11 +71,11 @@ def work(net, patch, form, phase, dtype):
     target = torch.randint(0, 2, (1, *patch))
     room, size = Room(), 0
     if phase == "infer" and isinstance(net, DenseNetwork):
-        size = room_size(architecture, tuple(patch), dtype.itemsize, tuple(form.get("forms", ())))
+        size = room_on(torch.device("cpu"), architecture, tuple(patch), dtype, form.get("forms", ()))
 
     def infer() -> None:
         net.eval()
-        with torch.inference_mode(), room.of(size) if size else nullcontext():
+        with torch.inference_mode(), room.of(size):
             net(inputs, **form)
 
     def train() -> None:

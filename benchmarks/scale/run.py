@@ -123,8 +123,8 @@ def measure_workers(figures: dict, folder: Path, shape: tuple, block: tuple, rep
     one, two = (statistics.median(times[workers]) for workers in (1, 2))
     figures |= {"one_worker_s": one, "two_workers_s": two, "cores_one_worker": statistics.median(cores)}
     figures["scaling_2_workers"] = one / two
-    alone = [runs_at_once(uri, folder, block, 1) for _ in range(repeats)]
-    figures["two_runs_at_once"] = 2 * statistics.median(alone) / runs_at_once(uri, folder, block, 2)
+    pairs = [[runs_at_once(uri, folder, block, count) for count in (1, 2)] for _ in range(repeats)]
+    figures["two_runs_at_once"] = statistics.median(2 * alone / both for alone, both in pairs)
 
 
 def runs_at_once(uri: str, folder: Path, block: tuple, count: int) -> float:

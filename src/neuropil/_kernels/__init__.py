@@ -6,6 +6,6 @@ from numba.core.registry import cpu_target
 
 
 def load_numba() -> None:
-    """Load what numba loads with the first kernel of a process: half a second. Nothing is compiled."""
+    """Load what numba loads with the first kernel of a process. Nothing is compiled."""
     cpu_target.typing_context.refresh()
     cpu_target.target_context.refresh()

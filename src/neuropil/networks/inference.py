@@ -21,7 +21,7 @@ from neuropil.machine import Precision, keep_memory, release
 from neuropil.networks.architecture import Architecture
 from neuropil.networks.network import DenseNetwork, Form
 from neuropil.networks.planning import choose_tile, dtype_of
-from neuropil.networks.room_size import room_size
+from neuropil.networks.room_size import room_on
 from neuropil.networks.rooms import Room, empty
 from neuropil.networks.tuning import usual_forms
 
@@ -130,19 +130,15 @@ class Predictor:
         return total / np.float32(8)
 
     def _pass(self, inputs: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        with torch.inference_mode(), self.room.of(self._bytes(inputs[0].shape)):
+        architecture = self.network.architecture
+        z, y, x = (n - view + 1 for n, view in zip(inputs[0].shape, architecture.field_of_view))
+        size = room_on(self.device, architecture, (z, y, x), self.dtype, self.forms)
+        with torch.inference_mode(), self.room.of(size):
             tensors = [self._moved(np.require(one, requirements=["C", "W"])) for one in inputs]
             logits = self.network(tensors, forms=self.forms).float()
             # softmax over two classes is the logistic function of their difference
             boundary = torch.sigmoid(logits[0, 1] - logits[0, 0])
         return apart(boundary.cpu().numpy())
-
-    def _bytes(self, shape: Sequence[int]) -> int:
-        """Bytes of the room that a pass over inputs of a shape needs; on a GPU none."""
-        if self.device.type != "cpu":
-            return 0
-        tile = tuple(n - view + 1 for n, view in zip(shape, self.network.architecture.field_of_view))
-        return room_size(self.network.architecture, tile, self.dtype.itemsize, tuple(self.forms))
 
     def _moved(self, array: NDArray[np.float32]) -> Tensor:
         """Bring one input to where, and into the type that, is computed."""

@@ -164,7 +164,8 @@ def _library_fuses(dtype: torch.dtype) -> bool:
 
 
 @cache
-def _half_gradient() -> bool:
+def _half_is_safe() -> bool:
+    """Whether the library computes gradients of bfloat16 filters without a segmentation fault (torch 2.13)."""
     return "amx_bf16" in cpu_flags()
 
 
@@ -197,8 +198,12 @@ class _Convolution(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             to_image = _gradient(gradient, image, filters, gaps, 0)
         if ctx.needs_input_grad[1]:
-            rows = _gradient_by_rows() and image.dtype == torch.float32 and gradient.shape[-1] >= LONG_ROWS
-            to_filters = (_filter_gradient_by_rows if rows else _filter_gradient)(gradient, image, filters, gaps)
+            way = _filter_gradient
+            if image.dtype == torch.bfloat16 and not _half_is_safe():
+                way = _filter_gradient_of_half
+            elif _gradient_by_rows() and image.dtype == torch.float32 and gradient.shape[-1] >= LONG_ROWS:
+                way = _filter_gradient_by_rows
+            to_filters = way(gradient, image, filters, gaps)
         return to_image, to_filters, to_bias if ctx.biased else None, None, None
 
 
@@ -212,17 +217,7 @@ def _gradient(gradient: Tensor, image: Tensor, filters: Tensor, gaps: tuple[int,
 
 
 def _filter_gradient(gradient: Tensor, image: Tensor, filters: Tensor, gaps: tuple[int, ...]) -> Tensor:
-    """Of volumes, section by section of the filter: oneDNN's own bfloat16 gradient of these can hang (torch 2.13).
-
-    Without AMX its bfloat16 gradient reads beyond its memory, which can end the process: float32 instead.
-    """
-    if image.dtype == torch.bfloat16 and image.device.type == "cpu" and not _half_gradient():
-        wide = gradient.float(), image.float(), filters.float()
-        shape = (*filters.shape[:2], 1, *filters.shape[2:])
-        if image.dim() == 4 and usually_faster(shape, image.device, torch.float32):
-            volumes = wide[0].unsqueeze(2), wide[1].unsqueeze(2)
-            return filter_gradient(*volumes, shape, (1, gaps[0], gaps[1]), (0, 0, 0)).squeeze(2).to(image.dtype)
-        return _filter_gradient(*wide, gaps).to(image.dtype)
+    """Of volumes, section by section of the filter: oneDNN's own bfloat16 gradient of these can hang (torch 2.13)."""
     if image.dim() == 4:
         return _gradient(gradient, image, filters, gaps, 1)
     sections, depth = refold(gradient), gradient.shape[2]
@@ -231,6 +226,15 @@ def _filter_gradient(gradient: Tensor, image: Tensor, filters: Tensor, gaps: tup
         for k in range(filters.shape[2])
     ]
     return torch.stack(taps, 2)
+
+
+def _filter_gradient_of_half(gradient: Tensor, image: Tensor, filters: Tensor, gaps: tuple[int, ...]) -> Tensor:
+    """In float32: oneDNN's bfloat16 gradient of dilated filters can end the process where there is no AMX."""
+    outer, inner, shape = gradient.float(), image.float(), (*filters.shape[:2], 1, *filters.shape[2:])
+    if image.dim() == 4 and usually_faster(shape, image.device, torch.float32):
+        made = filter_gradient(outer.unsqueeze(2), inner.unsqueeze(2), shape, (1, gaps[0], gaps[1]), (0, 0, 0))
+        return made.squeeze(2).to(image.dtype)
+    return _filter_gradient(outer, inner, filters.float(), gaps).to(image.dtype)
 
 
 def _sections(volume: Tensor, start: int, depth: int) -> Tensor:

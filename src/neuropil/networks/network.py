@@ -107,8 +107,8 @@ class DenseNetwork(nn.Module):
                 streams = [dropout(one, layer.rate, self.training) for one in streams]
                 continue
             if isinstance(layer, Conv) and layer.name == architecture.join:
-                n_maps = (len(streams[0]), 2 * streams[0].shape[1], *streams[0].shape[2:])
-                streams = [torch.cat(streams, 1, out=place(n_maps, streams[0]))]
+                shape = (len(streams[0]), 2 * streams[0].shape[1], *streams[0].shape[2:])
+                streams = [torch.cat(streams, 1, out=place(shape, streams[0]))]
             for stream in STREAMS[: len(streams)]:  # what a layer has used is freed before the next stream's turn
                 if isinstance(layer, Conv):
                     weight, bias = self._filters(layer, stream, inputs[0].dtype)

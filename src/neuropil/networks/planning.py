@@ -1,8 +1,8 @@
 """Which tile a volume is predicted in: as many voxels a second as the memory allows, and how long that will take.
 
 A tile is a valid pass over its box and the field of view around it, so large tiles waste least on the margin (ZNNi).
-Memory is not estimated: what layers make is laid out beforehand as it will lie in the run (`rooms`).
-`benchmarks/engine/run.py --memory` prints what is foreseen beside what was measured.
+On a CPU what layers make is laid out beforehand as it will lie in the run (`rooms`); only what they work in, and what
+is read and written meanwhile, is estimated. `benchmarks/engine/run.py --memory` prints what is foreseen and taken.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from neuropil.networks.architecture import Architecture, Conv, Dropout, Place, S
 from neuropil.networks.fft import bytes_of_transforms
 from neuropil.networks.layers import bytes_of_parts
 from neuropil.networks.network import DenseNetwork, Form
-from neuropil.networks.room_size import room_size
+from neuropil.networks.room_size import room_on, room_size
 from neuropil.networks.rooms import Room
 from neuropil.networks.tuning import tune, usual_forms
 from neuropil.networks.winograd import bytes_of_tiles
@@ -103,8 +103,7 @@ def plan_tiles(
     """
     architecture, dtype = network.architecture, dtype_of(network, precision)
     device = next(network.parameters()).device
-    holes = HOLES if device.type == "cuda" else 1.0
-    max_memory /= holes
+    max_memory /= holes(device)
     chosen = tile or choose_tile(architecture, shape, max_memory, dtype.itemsize)
     blocks = _count(shape, chosen)
     forms = usual_forms(architecture, device, dtype)
@@ -119,7 +118,7 @@ def plan_tiles(
         if peak_memory(architecture, chosen, dtype.itemsize, plan.forms) <= max_memory:
             forms = plan.forms
             seconds *= plan.milliseconds / plan.default
-    memory = holes * peak_memory(architecture, chosen, dtype.itemsize, forms)
+    memory = holes(device) * peak_memory(architecture, chosen, dtype.itemsize, forms)
     return TilePlan(chosen, blocks, memory, seconds, forms)
 
 
@@ -196,9 +195,14 @@ def peak_memory(architecture: Architecture, tile: Size, itemsize: int = 4, forms
         for place, form in zip(places, forms or [Form()] * len(places))
         if isinstance(place.layer, Conv)
     ]
-    parts = sum(sorted((need[0] for need in needs), reverse=True)[:SIZES])
-    working, spectra = max(need[1] for need in needs), sum(need[2] for need in needs)
-    return room + parts + working + spectra + _host(architecture, tile) + APART
+    parts, working, spectra = zip(*needs)
+    several = sum(sorted(parts, reverse=True)[:SIZES])
+    return float(room + several + max(working) + sum(spectra) + _host(architecture, tile) + APART)
+
+
+def holes(device: torch.device) -> float:
+    """Return how many times `peak_memory` a device needs: its allocator may leave holes."""
+    return HOLES if device.type == "cuda" else 1.0
 
 
 def _working(place: Place, layer: Conv, form: Form, itemsize: int) -> tuple[float, float, float]:
@@ -234,7 +238,7 @@ def _pass(network: DenseNetwork, tile: Size, dtype: torch.dtype, forms: Sequence
     """Run one pass over nothing; return its seconds."""
     device, shape = next(network.parameters()).device, network.architecture.input_shape(tile)
     network.eval()
-    with torch.inference_mode(), room.of(room_size(network.architecture, tile, dtype.itemsize, tuple(forms))):
+    with torch.inference_mode(), room.of(room_on(device, network.architecture, tile, dtype, forms)):
         inputs = [torch.zeros(1, 1, *shape, dtype=dtype, device=device) for _ in range(network.architecture.streams)]
         start = time.perf_counter()
         network(inputs, forms=forms)

@@ -34,7 +34,7 @@ class Gaps:
 
     def take(self, size: int) -> Part | None:
         """Take so many bytes from one end of the smallest gap, the other end's turn being next; None if none fits."""
-        size = -(-size // ALIGNED) * ALIGNED
+        size = _aligned(size)
         fitting = [gap for gap in self._free if gap[1] - gap[0] >= size]
         if not fitting:
             return None
@@ -71,14 +71,18 @@ def needed(events: Sequence[int]) -> int:
     sizes: list[int] = []
     for event in events:
         if event >= 0:
-            sizes.append(-(-event // ALIGNED) * ALIGNED)
+            sizes.append(_aligned(event))
             live += sizes[-1]
         else:
             live -= sizes[-event - 1]
         most = max(most, live)
     while not _fits(events, most):
-        most = -(-int(most * GROWTH + ALIGNED) // ALIGNED) * ALIGNED
+        most = _aligned(int(most * GROWTH) + 1)
     return most
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNED) * ALIGNED
 
 
 def _fits(events: Sequence[int], size: int) -> bool:
@@ -108,12 +112,15 @@ class Room:
 
     @contextmanager
     def of(self, size: int) -> Iterator[None]:
-        """Have what layers make meanwhile, in this thread, placed in the first `size` bytes; none of it may outlive."""
+        """Have what layers make meanwhile, in this thread, placed in the first `size` bytes; none of it may outlive.
+
+        Of 0 bytes there is no room: what layers make is then the library's, as elsewhere.
+        """
         if size > self._memory.size:
             self._memory = np.empty(0, np.uint8)  # goes before the larger one comes
             self._memory = np.frombuffer(_pages(size), np.uint8)
         self._gaps = Gaps(size)
-        token = _current.set(self)
+        token = _current.set(self if size else None)
         try:
             yield
         finally:

@@ -16,7 +16,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
@@ -32,7 +32,7 @@ from neuropil.networks.architecture import Architecture, Conv, Place, Pool, Size
 from neuropil.networks.layers import convolve, dropout, max_filter
 from neuropil.networks.layout import fold, fragmented
 from neuropil.networks.network import DenseNetwork, Form
-from neuropil.networks.room_size import room_size
+from neuropil.networks.room_size import room_on
 from neuropil.networks.rooms import Room
 from neuropil.networks.winograd import usually_faster, worth_trying
 
@@ -222,7 +222,7 @@ class _Run:
         inputs = [torch.randn(shape, device=self.device).to(self.dtype) for _ in range(self.architecture.streams)]
         room, passes = Room(), {}
         for forms in (found, default, direct, most):
-            size = room_size(self.architecture, self.patch, self.dtype.itemsize, forms) if self.in_room else 0
+            size = room_on(self.device, self.architecture, self.patch, self.dtype, forms)
             passes[forms] = partial(self.placed, room, size, partial(network, inputs, self.spacing, forms))
         times = self.milliseconds({found: passes[found]}, leaves)
         if self.least(places) <= HOPELESS * times[found]:
@@ -254,14 +254,9 @@ class _Run:
         size = int(2 * self.bytes(place))  # what a max-filter makes first along x has its place, too
         return copies * self.milliseconds({form: partial(self.placed, Room(), size, forward)}, leaves)[form]
 
-    @property
-    def in_room(self) -> bool:
-        """Whether layers place what they make in a room, as they will in the run."""
-        return not self.training and self.device.type == "cpu"
-
     def placed(self, room: Room, size: int, call: Callable[[], Tensor]) -> Tensor:
-        """Make a pass, in so many bytes of a room where the run will have one."""
-        with room.of(size) if self.in_room else nullcontext():
+        """Make a pass, in so many bytes of a room; a training step has none."""
+        with room.of(0 if self.training else size):
             return call()
 
     def moving(self, place: Place, before: int, after: int) -> float:

@@ -105,7 +105,19 @@ def _image_gradient(gradient: Tensor, weight: Tensor, dilation: Size, margin: Si
 def filter_gradient(
     gradient: Tensor, volume: Tensor, weight_shape: tuple[int, ...], dilation: Size, margin: Size
 ) -> Tensor:
-    """Gradient of the filters, from that of the result (n, out, z, y, x)."""
+    """Gradient of the filters of `convolve_winograd`.
+
+    Parameters
+    ----------
+    gradient : of the result, (n, out, z', y', x'), float32
+    volume : (n, in, z, y, x), float32
+    weight_shape : out, in, kz, k, k
+    dilation, margin : z, y, x, as they were in the convolution
+
+    Returns
+    -------
+    (out, in, kz, k, k), float32
+    """
     maps, fan, depth, size, _ = weight_shape
     given, outer = _numbers(volume), _numbers(gradient)
     tile = _tile(outer.shape, size, dilation)

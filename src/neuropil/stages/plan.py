@@ -85,7 +85,7 @@ def run(config: Config) -> StageResult:
         text += _table(plan, best, 3 if config.training else 1)
         data["networks"][architecture.name] = asdict(plan)
         if not config.training:
-            memory = planning.peak_memory(architecture, shape, dtype.itemsize, plan.forms)
+            memory = planning.holes(device) * planning.peak_memory(architecture, shape, dtype.itemsize, plan.forms)
             text.append(f"memory of activations at the peak: {memory / 1e6:.0f} MB")
             data["networks"][architecture.name]["bytes"] = memory
     return StageResult("\n".join(text), data)
