@@ -8,8 +8,10 @@ worth the name does not notice (`start_s` says how long that takes). `chunked_ov
 the other in this process, over that of the whole in one thread, less 1 (in both, files are read and written by further
 threads); `chunked_overhead_cpu` is the same in seconds of the processor, which other work disturbs less.
 `scaling_2_workers` compares one worker with two; `cores_one_worker` is what a run with one keeps busy, with the
-process that gives it blocks, so that two cores allow no more than twice as much; `two_runs_at_once` is what the machine
-allows of it: how much more two runs of one process each get done side by side, which share nothing but its memory.
+process that gives it blocks, so that two cores allow no more than twice as much. Both work on half a Gvoxel, unless
+`--shape` says otherwise, for on less they load what they need for a good part of the time. `two_runs_at_once` is what
+the machine allows: how much more two runs of one process each get done side by side, which share nothing but its
+memory.
 `memory_slope_mb_per_gvox` is fitted to the peak of a worker over volumes of growing size in blocks of one size,
 `driver_slope_mb_per_gvox` to that of this process, which gives them out; the largest, 2 Gvoxel, takes 20 GB of disk.
 `kills_survived` counts kill -9 of a worker or of the whole run, at random moments, after which the same command went on
@@ -48,6 +50,7 @@ from neuropil.stages import run, segment
 from neuropil.volume import create_volume, exists, open_volume
 
 HOW = {"low": 0.1, "high": 0.99, "size": 64, "dust": 64, "merge_threshold": 0.5}
+WORKED = (256, 1024, 2048), (64, 512, 512)  # with what workers are measured: a minute's work, in the usual blocks
 WORDS = [word for key, value in HOW.items() for word in (f"--{key.replace('_', '-')}", str(value))]
 
 
@@ -264,10 +267,10 @@ def main() -> None:
         shape, block = ((64, 256, 256), (32, 128, 128)) if quick else ((100, 1024, 1024), (50, 512, 512))
         sizes = [(64, 256, 256), (64, 512, 512)] if quick else [(100, 1024, 1024), (256, 1024, 2048), (512, 2048, 2048)]
         shape = tuple(map(int, options.shape.split(","))) if options.shape else shape
-        repeats = options.repeats or (1 if quick else 3)
+        repeats, small = options.repeats or (1 if quick else 3), quick or options.shape
         works = {
             "overhead": lambda: measure_overhead(figures, folder, shape, block, repeats),
-            "workers": lambda: measure_workers(figures, folder, shape, block, repeats),
+            "workers": lambda: measure_workers(figures, folder, *((shape, block) if small else WORKED), repeats),
             "memory": lambda: measure_memory(figures, folder, sizes, block),
             "kills": lambda: measure_kills(
                 figures, folder, sizes[0] if quick else shape, block, options.kills or (3 if quick else 20)

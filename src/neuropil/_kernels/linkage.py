@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from neuropil._kernels.uncounted import uncounted
+
 
 @njit(cache=True, nogil=True)
 def find(parents, a):
@@ -25,6 +27,19 @@ def join(parents, a, b):
     low, high = (a, b) if a < b else (b, a)
     parents[high] = low
     return low
+
+
+@uncounted
+def count_labels(labels, sizes):
+    """Add the voxels of each label to its size; equal ones in a row are counted first, since no store waits for them."""
+    last, run = np.int64(0), 0
+    for i in range(labels.size):
+        label = np.int64(labels[i])
+        if label != last:
+            sizes[last] += run
+            last, run = label, 0
+        run += 1
+    sizes[last] += run
 
 
 @njit(cache=True, nogil=True)

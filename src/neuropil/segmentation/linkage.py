@@ -143,9 +143,7 @@ def fragment_sizes(fragments: ArrayLike) -> NDArray[np.int64]:
     if largest > max(2 * ids.size, 1024) or (ids.size and int(ids.min()) < 0):
         raise InputError(f"fragments must have dense ids 0 ... n, see neuropil.labels.relabel; got an id of {largest}")
     sizes = np.zeros(largest + 1, np.int64)
-    for part in np.array_split(ids.reshape(-1), max(1, ids.size >> 22)):  # bincount casts its input
-        counts = np.bincount(part.astype(np.int64))
-        sizes[: counts.size] += counts
+    _kernel.count_labels(np.ascontiguousarray(ids).reshape(-1), sizes)
     return sizes
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuropil._kernels import ids as _kernel
+
 
 def order_of_pairs(u: NDArray[np.uint64], v: NDArray[np.uint64]) -> NDArray[np.intp]:
     """Return the order that sorts pairs by u, then v, equal ones in the order they have.
@@ -51,15 +53,23 @@ def falling(score: NDArray[np.float32]) -> NDArray[np.intp]:
 
 
 def find_ids(ids: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.intp]:
-    """Return where ids, ascending, (n,), has each of those wanted; n for those it has not.
+    """Return where ids, ascending, (n,), has each of those wanted, (m,); n for those it has not.
+
+    Those wanted may have any order; the nearer each is to the one before, the faster.
 
     >>> find_ids(np.array([2, 5, 9], np.uint64), np.array([9, 3, 2, 10], np.uint64)).tolist()
     [2, 3, 0, 3]
     """
-    at = np.searchsorted(ids, wanted)
-    found = at < ids.size
-    found[found] = ids[at[found]] == wanted[found]
-    return np.where(found, at, ids.size)
+    at = np.empty(wanted.size, np.intp)
+    _kernel.find_ids(_frozen(ids), _frozen(wanted), at)
+    return at
+
+
+def _frozen(ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return a read-only view, which may be of a file, as the kernel takes it."""
+    view = np.ascontiguousarray(ids, np.uint64).view(np.ndarray)
+    view.flags.writeable = False
+    return view
 
 
 def stacked(rows: Iterable[Iterable[NDArray[Any]]]) -> list[NDArray[Any]]:

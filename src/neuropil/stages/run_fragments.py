@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from neuropil.blockwise import Ledger, Pool
 from neuropil.files import write_text
 from neuropil.geometry import Box
+from neuropil.labels import apply_lookup
 from neuropil.progress import track
 from neuropil.segmentation.agglomeration_parts import unite
 from neuropil.segmentation.contacts import STEPS
@@ -44,7 +45,7 @@ def write(job: Job, box: Box) -> None:
     """Write a block of fragments."""
     numbers = _numbers(job, nodes_of(job, box))
     with open_volume(fragments_uri(job), writable=True) as volume:
-        volume.write(box, numbers[load_array(job.array("fragments", box))])
+        volume.write(box, apply_lookup(load_array(job.array("fragments", box)), numbers))
 
 
 def graph_of(job: Job) -> FragmentGraph:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from neuropil.defects import long_runs
 from neuropil.geometry import Box
+from neuropil.labels import apply_lookup
 from neuropil.segmentation.affinity_moves import cut_masked
 from neuropil.segmentation.agglomeration_parts import PartEdges, agglomerate_part, unite
 from neuropil.segmentation.contacts_blocks import BlockContacts, face_contacts, inner_contacts
@@ -232,7 +233,7 @@ def _merge(job: Job, box: Box, known: PartEdges) -> None:
 def write(job: Job, box: Box) -> NDArray[np.uint64]:
     """Write a block of the segmentation, and return it."""
     names = rename(nodes_of(job, box), job.table("segments"))
-    labels: NDArray[np.uint64] = names[load_array(job.array("fragments", box))]
+    labels = apply_lookup(load_array(job.array("fragments", box)), names)
     with open_location(job.output, writable=True) as volume:
         volume.write(box, labels)
     return labels
