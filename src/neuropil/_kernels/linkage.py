@@ -31,7 +31,7 @@ def join(parents, a, b):
 
 @uncounted
 def count_labels(labels, sizes):
-    """Add the voxels of each label to its size; equal ones in a row are counted first, since no store waits for them."""
+    """Add the voxels of each label to its size; equal ones in a row are counted first, for no store waits for them."""
     last, run = np.int64(0), 0
     for i in range(labels.size):
         label = np.int64(labels[i])
