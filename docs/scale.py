@@ -30,8 +30,8 @@ EDGE = 48
 """Bytes of an edge on its way up: two clusters, sum, count, rank; see `PartEdges`."""
 WORKING = 4
 """Times that a box holds its edges while it merges: as read, united, in the queue, as written."""
-TASKS_A_SECOND = 250
-"""That one process hands out with Dask's scheduler in it: 3.4 to 4.3 ms for each of 200 empty blocks on two workers."""
+TASKS_A_SECOND = 240
+"""That one process hands out with Dask's scheduler in it: `benchmarks/scale/run.py --measure blocks`, empty ones."""
 LIMITS = {"memory of the top box": 256e9, "memory of the driver": 256e9, "files": 1e9, "one process at the end": 256e9}
 """Bytes of a large node; files that a file system bears."""
 

@@ -74,6 +74,15 @@ def test_half_precision_is_near_and_says_where_it_is_slow(monkeypatch, caplog, p
     assert f"does not compute in {precision}: right, but many times slower" in caplog.text
 
 
+@pytest.mark.parametrize(("flags", "told"), [({"avx512_bf16"}, 1), ({"avx512_bf16", "amx_bf16"}, 0), ({"bf16"}, 0)])
+def test_bfloat16_without_amx_is_said_to_save_memory_alone(monkeypatch, caplog, flags, told):
+    monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(flags))
+    with caplog.at_level("INFO", "neuropil"):
+        planning.warn_if_slow(torch.device("cpu"), "bfloat16")
+        planning.warn_if_slow(torch.device("cpu"), "float32")
+    assert len(caplog.records) == told
+
+
 def test_what_lies_apart_is_an_equal_array_of_its_own():
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     copy = inference.apart(array[:, ::-1])

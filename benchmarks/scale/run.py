@@ -11,7 +11,7 @@ threads); `chunked_overhead_cpu` is the same in seconds of the processor, which 
 process that gives it blocks, so that two cores allow no more than twice as much. Both work on half a Gvoxel, unless
 `--shape` says otherwise, for on less they load what they need for a good part of the time. `two_runs_at_once` is what
 the machine allows: how much more two runs of one process each get done side by side, which share nothing but its
-memory.
+memory. `blocks_a_second` are empty blocks that this process gives to two workers and notes as done.
 `memory_slope_mb_per_gvox` is fitted to the peak of a worker over volumes of growing size in blocks of one size,
 `driver_slope_mb_per_gvox` to that of this process, which gives them out; the largest, 2 Gvoxel, takes 20 GB of disk.
 `kills_survived` counts kill -9 of a worker or of the whole run, at random moments, after which the same command went on
@@ -44,9 +44,12 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parent.parent / "segmentation"))
 from volumes import NEAREST, tissue
 
-from neuropil.geometry import Box
+from neuropil.blockwise import dask_pool, open_ledger
+from neuropil.clusters import one_thread_each
+from neuropil.geometry import Box, grid
 from neuropil.machine import forget_peak, peak_resident
 from neuropil.stages import run, segment
+from neuropil.tasks import run_tasks
 from neuropil.volume import create_volume, exists, open_volume
 
 HOW = {"low": 0.1, "high": 0.99, "size": 64, "dust": 64, "merge_threshold": 0.5}
@@ -151,6 +154,16 @@ def run_seconds(uri: str, folder: Path, block: tuple, workers: int) -> float:
     return in_blocks(uri, folder / "blocks.zarr", block, workers=workers)["seconds_in_blocks"]
 
 
+def measure_blocks(figures: dict, folder: Path, count: int) -> None:
+    """Give out blocks in which nothing is done: what the scheduler and this process take for each."""
+    boxes = list(grid(Box.of_shape((1, 1, count)), (1, 1, 1)))
+    with one_thread_each(), dask_pool(2) as pool:
+        for name in ("first", "again"):  # the second time all is loaded
+            with open_ledger(folder / name, {}) as ledger:
+                took = clock(lambda name=name, ledger=ledger: run_tasks(ledger, name, boxes, repr, pool))[0]
+    figures["blocks_a_second"] = count / took
+
+
 def measure_memory(figures: dict, folder: Path, shapes: list[tuple], block: tuple) -> None:
     """Fit the peaks of workers, and of this process, which gives them their blocks."""
     peaks, driver, sizes = [], [], [np.prod(shape) / 1e9 for shape in shapes]
@@ -253,7 +266,7 @@ def equal(a: Path, b: Path) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller volumes, fewer repeats")
-    parser.add_argument("--measure", default="overhead,workers,memory,kills,full", help="some of these")
+    parser.add_argument("--measure", default="overhead,workers,blocks,memory,kills,full", help="some of these")
     parser.add_argument("--repeats", type=int, help="of what is timed; 1 if quick, else 3")
     parser.add_argument("--shape", help="z,y,x of what is timed")
     parser.add_argument("--kills", type=int, help="3 if quick, else 20")
@@ -271,6 +284,7 @@ def main() -> None:
         works = {
             "overhead": lambda: measure_overhead(figures, folder, shape, block, repeats),
             "workers": lambda: measure_workers(figures, folder, *((shape, block) if small else WORKED), repeats),
+            "blocks": lambda: measure_blocks(figures, folder, 200 if quick else 2000),
             "memory": lambda: measure_memory(figures, folder, sizes, block),
             "kills": lambda: measure_kills(
                 figures, folder, sizes[0] if quick else shape, block, options.kills or (3 if quick else 20)

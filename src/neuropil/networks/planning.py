@@ -154,9 +154,11 @@ def dtype_of(network: nn.Module, precision: Precision) -> torch.dtype:
 
 
 def warn_if_slow(device: torch.device, precision: Precision) -> None:
-    """Tell users of a precision that their processor does not compute in."""
+    """Tell users of a precision what their processor does not gain by it."""
     if device.type == "cpu" and (precision == "float16" or (precision == "bfloat16" and not machine.has_bfloat16())):
         log.warning("this processor does not compute in %s: right, but many times slower than float32", precision)
+    elif device.type == "cpu" and precision == "bfloat16" and machine.half_gains_little():
+        log.info("without AMX bfloat16 takes about as long as float32 on this processor, or longer; it saves memory")
 
 
 def choose_tile(architecture: Architecture, shape: Sequence[int], max_memory: float, itemsize: int = 4) -> Size:
