@@ -326,7 +326,7 @@ def test_wrong_weights_are_refused():
         DenseNetwork(VD2D3D)([torch.zeros(1, 1, 5, 85, 85)])
 
 
-@pytest.mark.parametrize(("maps", "kernel"), [(3, (1, 3, 3)), (16, (1, 3, 3)), (3, (2, 2, 2))])
+@pytest.mark.parametrize(("maps", "kernel"), [(3, (1, 3, 3)), (16, (1, 3, 3)), (3, (2, 2, 2)), (16, (2, 3, 3))])
 def test_gradients_of_bfloat16_filters_are_right_where_the_library_is_not_trusted(monkeypatch, maps, kernel):
     monkeypatch.setattr(layers, "_half_is_safe", lambda: False)
     torch.manual_seed(0)

@@ -230,11 +230,14 @@ def _filter_gradient(gradient: Tensor, image: Tensor, filters: Tensor, gaps: tup
 
 def _filter_gradient_of_half(gradient: Tensor, image: Tensor, filters: Tensor, gaps: tuple[int, ...]) -> Tensor:
     """In float32: oneDNN's bfloat16 gradient of dilated filters can end the process where there is no AMX."""
-    outer, inner, shape = gradient.float(), image.float(), (*filters.shape[:2], 1, *filters.shape[2:])
-    if image.dim() == 4 and usually_faster(shape, image.device, torch.float32):
-        made = filter_gradient(outer.unsqueeze(2), inner.unsqueeze(2), shape, (1, gaps[0], gaps[1]), (0, 0, 0))
-        return made.squeeze(2).to(image.dtype)
-    return _filter_gradient(outer, inner, filters.float(), gaps).to(image.dtype)
+    outer, inner, flat = gradient.float(), image.float(), image.dim() == 4
+    shape = (*filters.shape[:2], 1, *filters.shape[2:]) if flat else tuple(filters.shape)
+    if not usually_faster(shape, image.device, torch.float32):
+        return _filter_gradient(outer, inner, filters.float(), gaps).to(image.dtype)
+    if flat:
+        outer, inner, gaps = outer.unsqueeze(2), inner.unsqueeze(2), (1, *gaps)
+    made = filter_gradient(outer, inner, shape, (gaps[0], gaps[1], gaps[2]), (0, 0, 0))
+    return made.view(filters.shape).to(image.dtype)
 
 
 def _sections(volume: Tensor, start: int, depth: int) -> Tensor:
