@@ -414,8 +414,8 @@ def tables(args, best: dict, figures: dict) -> None:
     )
     quick = args.quick
     paper = {architecture.name: architecture for architecture in (N4, VD2D, VD2D3D)}
-    others = ["n337-16"] if quick else [f"{name}-{maps}" for maps in (16, 80) for name in ZNNI]
-    for name in args.nets.split(",") if args.nets else [*paper, *others]:
+    every = [*paper, *(f"{name}-{maps}" for maps in (16, 80) for name in ZNNI)]
+    for name in args.nets.split(",") if args.nets else ["vd2d", "vd2d3d", "n337-16"] if quick else every:
         if name in paper:
             check(paper[name])
             for phase in ("infer", "train"):
