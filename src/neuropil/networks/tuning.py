@@ -35,6 +35,7 @@ from neuropil.networks.network import DenseNetwork, Form
 from neuropil.networks.room_size import room_on
 from neuropil.networks.rooms import Room
 from neuropil.networks.winograd import usually_faster, worth_trying
+from neuropil.progress import track
 
 K = TypeVar("K", bound=Hashable)
 FFT_FROM = 1000  # operations per voxel and map, in or out, above which transforms are worth a try
@@ -168,7 +169,7 @@ class _Run:
         """Find the shortest path through (layer, form); one may split further at any layer, or merge all."""
         best: dict[int, tuple[float, list[Step]]] = {1: (0.0, [])}
         places = self.architecture.places(self.patch, self.spacing)
-        for place in places:
+        for place in track(places, f"timing forms of {self.architecture.name}", len(places)):
             times = self.times(place)
             pairs = {(a, b.fragments) for a, b in product(best, times) if a != b.fragments}
             moves = {(a, b): self.moving(place, a, b) for a, b in pairs if b == 1 or b % a == 0}
