@@ -130,6 +130,13 @@ def test_dust_goes_and_the_rest_is_consecutive(graph, dust):
     np.testing.assert_array_equal(relabel(kept).labels, kept)
 
 
+@pytest.mark.parametrize("dtype", [">u4", ">i8", "<u2", "u1", "i8"])
+def test_sizes_of_labels_as_any_file_keeps_them(dtype):
+    labels = np.array([[0, 1, 1, 3], [3, 3, 1, 0]], dtype)
+    labels.flags.writeable = False
+    assert fragment_sizes(labels[:, ::2]).tolist() == [1, 2, 0, 1]
+
+
 def test_one_call_equals_the_steps_and_leaves_its_input():
     rng = np.random.default_rng(8)
     links = np.stack([ndimage.gaussian_filter(rng.random((6, 40, 40)), 1.5) for _ in range(3)])

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neuropil._kernels import labels as _kernel
 from neuropil.errors import InputError
+
+T = TypeVar("T", bound=np.generic)
 
 _CHUNK = 1 << 15  # voxels cast at once; 256 KiB of uint64 stay in cache
 _PLACES = 1 << 13  # for pairs of ids that are being counted; 256 KiB stay in cache, too
@@ -143,7 +146,7 @@ def relabel(labels: ArrayLike) -> Relabelled:
     codes = np.empty(array.shape, np.uint64)
     flat = codes.reshape(-1)
     keys, values, used = np.zeros(64, np.uint64), np.full(64, -1, np.int64), 0
-    keys, values, used = _kernel.encode(_frozen(np.zeros(1, np.uint64)), np.empty(1, np.uint64), keys, values, used)
+    keys, values, used = _kernel.encode(frozen(np.zeros(1, np.uint64)), np.empty(1, np.uint64), keys, values, used)
     for start, chunk in _chunks(array):
         keys, values, used = _kernel.encode(chunk, flat[start : start + chunk.size], keys, values, used)
     order = np.empty(used, np.uint64)
@@ -151,7 +154,7 @@ def relabel(labels: ArrayLike) -> Relabelled:
     order[values[filled]] = keys[filled]
     ids, ranks = np.unique(order, return_inverse=True)
     if not np.array_equal(ids, order):
-        _kernel.take(_frozen(flat), flat, _frozen(ranks.astype(np.uint64)))
+        _kernel.take(frozen(flat), flat, frozen(ranks.astype(np.uint64)))
     return Relabelled(codes, ids)
 
 
@@ -204,7 +207,7 @@ def apply_lookup(
         keys, values = np.empty(0, np.uint64), np.empty(0, np.int64)
     else:
         keys, values, targets = _table_of_ids(np.ascontiguousarray(_as_labels(ids, "ids"), np.uint64), targets)
-    targets = _frozen(targets)
+    targets = frozen(targets)
     for start, chunk in _chunks(array):
         part = flat[start : start + chunk.size]
         if ids is None:
@@ -256,7 +259,7 @@ def contingency(proposal: ArrayLike, truth: ArrayLike, mask: ArrayLike | None = 
     for (start, left), (_, right) in zip(_chunks(a), _chunks(b)):
         if flat_mask is not None:
             inside = flat_mask[start : start + left.size]
-            left, right = _frozen(left[inside]), _frozen(right[inside])
+            left, right = frozen(left[inside]), frozen(right[inside])
         counter.count(left, right)
     return counter.table()
 
@@ -362,7 +365,7 @@ def _table_of_ids(
     if np.any(ids[:-1] == 0):
         ids, targets = ids[:-1], targets[:-1]
     codes = np.empty(ids.size, np.uint64)
-    keys, values, used = _kernel.encode(_frozen(ids), codes, np.zeros(64, np.uint64), np.full(64, -1, np.int64), 0)
+    keys, values, used = _kernel.encode(frozen(ids), codes, np.zeros(64, np.uint64), np.full(64, -1, np.int64), 0)
     if used != ids.size:
         raise InputError(f"ids must be unique; got {ids.size - used} repeated")
     return keys, values, targets
@@ -379,9 +382,9 @@ def _as_labels(labels: ArrayLike, name: str) -> NDArray[np.integer | np.bool_]:
     return array
 
 
-def _frozen(array: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return a read-only view, so that each kernel is compiled once for writeable and read-only inputs."""
-    view = array.view()
+def frozen(array: NDArray[T]) -> NDArray[T]:
+    """Return a read-only view, so that each kernel is compiled once for writeable and read-only inputs, and files."""
+    view = array.view(np.ndarray)
     view.flags.writeable = False
     return view
 
@@ -390,4 +393,4 @@ def _chunks(array: NDArray[np.integer | np.bool_]) -> Iterator[tuple[int, NDArra
     """Yield (position, read-only uint64 piece) of the array in raster order, casting a piece at a time."""
     flat = np.ascontiguousarray(array).reshape(-1)
     for start in range(0, flat.size, _CHUNK):
-        yield start, _frozen(flat[start : start + _CHUNK].astype(np.uint64, copy=False))
+        yield start, frozen(flat[start : start + _CHUNK].astype(np.uint64, copy=False))

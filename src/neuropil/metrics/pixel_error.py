@@ -14,17 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neuropil._kernels import pixel_error as _kernel
 from neuropil.errors import InputError
+from neuropil.labels import frozen
 from neuropil.metrics.overlap import ratio
 
 _CELLS = 1024
-_T = TypeVar("_T", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -274,18 +273,11 @@ def _checked_map(boundary_map: ArrayLike) -> tuple[NDArray[np.float32 | np.float
         values = values.astype(np.float32)
     if values.size and not (values.min() >= 0 and (values.dtype == np.uint8 or values.max() <= 1)):
         raise InputError(f"boundary_map must lie in [0, 1]; got values from {values.min()} to {values.max()}")
-    return _frozen(np.ascontiguousarray(values)), 1 / 255 if values.dtype == np.uint8 else 1.0
+    return frozen(np.ascontiguousarray(values)), 1 / 255 if values.dtype == np.uint8 else 1.0
 
 
 def _checked_flags(flags: ArrayLike, name: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     array = np.asarray(flags)
     if array.dtype != np.bool_ or array.shape != shape:
         raise InputError(f"{name} must be boolean of shape {shape}; got {array.dtype} of shape {array.shape}")
-    return _frozen(np.ascontiguousarray(array).reshape(-1))
-
-
-def _frozen(array: NDArray[_T]) -> NDArray[_T]:
-    """Return a read-only view, so that the kernel is compiled once for writeable and read-only inputs."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
+    return frozen(np.ascontiguousarray(array).reshape(-1))

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuropil._kernels import linkage as _kernel
 from neuropil.errors import InputError
-from neuropil.labels import apply_lookup
+from neuropil.labels import apply_lookup, frozen
 from neuropil.segmentation.region_graph import Edges
 
 #: From affinities, float64 (n,), to sizes in voxels, float64 (n,): non-decreasing, >= 0, 0 = never merge.
@@ -143,7 +143,8 @@ def fragment_sizes(fragments: ArrayLike) -> NDArray[np.int64]:
     if largest > max(2 * ids.size, 1024) or (ids.size and int(ids.min()) < 0):
         raise InputError(f"fragments must have dense ids 0 ... n, see neuropil.labels.relabel; got an id of {largest}")
     sizes = np.zeros(largest + 1, np.int64)
-    _kernel.count_labels(np.ascontiguousarray(ids).reshape(-1), sizes)
+    native = np.ascontiguousarray(ids, ids.dtype.newbyteorder("="))
+    _kernel.count_labels(frozen(native.reshape(-1)), sizes)
     return sizes
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuropil._kernels import ids as _kernel
+from neuropil.labels import frozen
 
 
 def order_of_pairs(u: NDArray[np.uint64], v: NDArray[np.uint64]) -> NDArray[np.intp]:
@@ -61,15 +62,8 @@ def find_ids(ids: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.
     [2, 3, 0, 3]
     """
     at = np.empty(wanted.size, np.intp)
-    _kernel.find_ids(_frozen(ids), _frozen(wanted), at)
+    _kernel.find_ids(frozen(np.asarray(ids)), frozen(np.ascontiguousarray(wanted)), at)
     return at
-
-
-def _frozen(ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return a read-only view, which may be of a file, as the kernel takes it."""
-    view = np.ascontiguousarray(ids, np.uint64).view(np.ndarray)
-    view.flags.writeable = False
-    return view
 
 
 def stacked(rows: Iterable[Iterable[NDArray[Any]]]) -> list[NDArray[Any]]:
