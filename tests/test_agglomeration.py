@@ -160,7 +160,8 @@ def check_parts(size, parts, levels, seed):
 
 @pytest.mark.parametrize("levels", [3, 255])
 @pytest.mark.parametrize("score", ["mean", "quantile"])
-def test_threads_change_no_tree(levels, score):
+def test_threads_change_no_tree(levels, score, monkeypatch):
+    """Nor does it whether many clusters count as large, which small ones of all parts merge into before their turn."""
     links = np.round(smooth(32, 5, 1.0) * levels).astype(np.uint8) * (255 // levels)
     fragments = watershed(links, low=0.1, high=0.99, dtype=np.uint32)
     size = int(fragments.max())
@@ -169,7 +170,11 @@ def test_threads_change_no_tree(levels, score):
         contacts = region_contacts(numbered, links, histograms=True)
         one, *others = (agglomerate(contacts, size, score=score, threads=threads) for threads in (1, 2, 5))
         nowhere = replace(contacts, places=contacts.places[:0])
-        for tree in (*others, agglomerate(nowhere, size, score=score, threads=2)):
+        others.append(agglomerate(nowhere, size, score=score, threads=2))
+        with monkeypatch.context() as patch:
+            patch.setattr(merging, "_FEW", 10)
+            others += [agglomerate(contacts, size, score=score, threads=threads) for threads in (1, 2, 5)]
+        for tree in others:
             for name in ("u", "v", "affinity"):
                 np.testing.assert_array_equal(getattr(one, name), getattr(tree, name))
 

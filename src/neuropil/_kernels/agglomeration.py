@@ -1,8 +1,7 @@
 """Agglomeration: the pair of clusters with the greatest score merges, until none is left.
 
-Key insight: two clusters that are each other's best stay so until they merge, whatever merges elsewhere. So many
-merges are done beforehand, in order of place, where memory is near (`merge_near`), and sorted in afterwards. The rest
-goes by a queue (`merge_queued`). Since scores never rise, it may hold scores of the past: an entry that is too early is
+Most merges need no queue and are done beforehand (`neuropil._kernels.near`). The rest goes by one. Key insight: since
+scores never rise, it may hold scores of the past: an entry that is too early is
 put back when its turn comes. The edges themselves need no heap but one sort. What is put back waits unsorted until its
 range of scores is next and is sorted in then, so what nearly all entries will ask for is known, and announced to
 memory, long before. Only what is put back within the range has a heap.
@@ -22,7 +21,6 @@ import numpy as np
 from neuropil._kernels.clusters import (
     LENGTH,
     LOW,
-    NEVER,
     S32,
     START,
     entry_of,
@@ -33,101 +31,14 @@ from neuropil._kernels.clusters import (
     unite,
 )
 from neuropil._kernels.clusters import end as _end
+from neuropil._kernels.near import LIMIT, MERGES, USED
 from neuropil._kernels.prefetch import prefetch
 from neuropil._kernels.uncounted import uncounted
 
 _K = np.uint64(0x9E3779B97F4A7C15)
-# Places of the state, which lives on when a function returns for want of room. SHORT is what there is too little of.
-# The pool is used up to USED and may be up to LIMIT.
-MERGES, VISIT, USED, LIMIT, PAIRS, HEAD, WAITING, LATER, SHORT, NEED = range(10)
+# Places of the state, beside those of `near`. SHORT is what there is too little of.
+PAIRS, HEAD, WAITING, LATER, SHORT, NEED = range(4, 10)
 POOL, TABLE, QUEUE, SCRATCH = range(1, 5)
-
-
-@uncounted
-def _first(a, graph, nodes, pool, firsts):
-    """Return the first of the entries of a, NEVER for none; drops edges that are gone from the list if it is looked at.
-
-    firsts has what was found last; it holds for as long as the edge is there and has this entry.
-    """
-    _, queued, ends, _ = graph
-    entry = firsts[a]
-    e = np.int64(entry & LOW)
-    if entry != NEVER and ends[_end(2 * e)] != 0 and queued[4 * e + 2] == entry:
-        return entry
-    start = np.int64(nodes[4 * a + START])
-    n, entry = start, NEVER
-    for i in range(start, start + np.int64(nodes[4 * a + LENGTH])):
-        h = np.int64(pool[i])
-        alive = ends[_end(h)] != 0
-        pool[n] = h
-        n += alive
-        entry = min(entry, queued[4 * (h >> 1) + 2] if alive else NEVER)
-    nodes[4 * a + LENGTH] = n - start
-    firsts[a] = entry
-    return entry
-
-
-@uncounted
-def _absorb(a, b, graph, nodes, pool, marks, scratch):
-    """Move the edges of b to the list of a, which has room; parallel ones become one. The edge between them is gone."""
-    ends = graph[2]
-    _, found, raised = scratch
-    start = np.int64(nodes[4 * a + START])
-    stop = start + np.int64(nodes[4 * a + LENGTH])
-    for i in range(start, stop):
-        h = np.int64(pool[i])
-        if ends[_end(h)] != 0:
-            marks[np.int64(ends[_end(h ^ 1)])] = h
-    first, n = np.int64(nodes[4 * b + START]), 0
-    for i in range(first, first + np.int64(nodes[4 * b + LENGTH])):
-        h = np.int64(pool[i])
-        if ends[_end(h)] != 0:
-            pool[first + n] = h
-            found[n] = np.int64(marks[np.int64(ends[_end(h ^ 1)])]) >> 1
-            n += 1
-    for i in range(start, stop):
-        h = np.int64(pool[i])
-        if ends[_end(h)] != 0:
-            marks[np.int64(ends[_end(h ^ 1)])] = -1
-    join(a, pool[first : first + n], found, raised, True, graph, nodes, pool)
-    nodes[4 * b + LENGTH] = 0
-
-
-@uncounted
-def merge_near(least, few, visits, frozen, graph, lists, state, scratch, out):
-    """Merge pairs of clusters of few edges each that are each other's best, met from visits[state[VISIT]] on.
-
-    graph is the rows of edges, seen as float64, uint64 and uint32, and the histograms (first entry of each edge, next
-    entry, bins, counts, q), empty with q < 0 for means; lists are the clusters, the pool, the first entries, NEVER
-    where unknown, and -1 for each cluster; scratch has room for few. Changes all arrays. Returns whether the pool was
-    long enough. Threads may share all but state, scratch and out if frozen clusters lie between what they visit.
-    """
-    ends = graph[2]
-    nodes, pool, firsts, marks = lists
-    last = last_entry(least)
-    while state[VISIT] < visits.size:
-        a = np.int64(visits[state[VISIT]])
-        while 0 < nodes[4 * a + LENGTH] <= few and not frozen[a]:
-            entry = _first(a, graph, nodes, pool, firsts)
-            if entry > last:
-                break
-            e = np.int64(entry & LOW)
-            b = np.int64(ends[_end(2 * e)]) ^ np.int64(ends[_end(2 * e + 1)]) ^ a
-            if nodes[4 * b + LENGTH] > few or frozen[b]:
-                break
-            if _first(b, graph, nodes, pool, firsts) != entry:
-                a = b
-                continue
-            if state[USED] + most_room(a, b, nodes) > state[LIMIT]:
-                return False
-            if nodes[4 * a + LENGTH] < nodes[4 * b + LENGTH]:
-                a, b = b, a
-            unite(a, b, entry, nodes, graph, out, state[MERGES])
-            state[MERGES] += 1
-            state[USED] = make_room(a, np.int64(nodes[4 * b + LENGTH]), nodes, pool, state[USED])
-            _absorb(a, b, graph, nodes, pool, marks, scratch)
-        state[VISIT] += 1
-    return True
 
 
 @uncounted
@@ -347,7 +258,7 @@ def merge_queued(order, bound, least, frozen, graph, lists, queue, state, scratc
             start = np.int64(nodes[4 * b + START])
             halves = pool[start : start + more]
             n = _look_up(a, halves, graph, table, state, scratch)
-            for i in range(join(a, halves[:n], found, raised, False, graph, nodes, pool)):
+            for i in range(join(a, halves[:n], found, raised, graph, nodes, pool)):
                 _put_back(raised[i], bound, heap, later, state)
             nodes[4 * b + LENGTH] = 0
     return True

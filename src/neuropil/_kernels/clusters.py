@@ -2,10 +2,12 @@
 
 An edge is a row of 32 bytes, half a line of cache: sum, number, entry in the queue, and its two ends, four bytes each.
 Number 2 e or 2 e + 1 names an edge as seen from one end, a half-edge, and each cluster has a list of those in a pool,
-where some may be gone. A cluster is a row of 16 bytes: start of its list, length, room, smallest fragment.
+where some may be gone. A cluster is a row of 16 bytes: start of its list, length, room, name.
 
 An entry is one number, score above and edge below, so that equal scores go by edge; the smallest comes first. Of two
 edges that become one, that with the greater number stays.
+
+A cluster has the name of one of its fragments, from which `replay` finds the smallest when all merges are known.
 
 Key insight: a score never rises by merging, so what two edges become comes no earlier than the first of them. The
 first edge of a cluster stays that until it is gone or comes later itself, whatever happens to the others.
@@ -15,12 +17,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from neuropil._kernels.linkage import find
 from neuropil._kernels.uncounted import uncounted
 
 LOW = np.uint64(0xFFFFFFFF)
 S32 = np.uint64(32)
 NEVER = ~np.uint64(0)
-START, LENGTH, ROOM, SMALLEST = range(4)
+START, LENGTH, ROOM, NAME = range(4)
+BEST = 4  # numbers per cluster: its first entries, rising, and the bound; what is not known repeats that
 
 
 @uncounted
@@ -108,13 +112,19 @@ def write_rows(u, v, total, count, first, last, rows, ends):
 
 
 @uncounted
-def write_entries(graph, first, last, sides, border):
-    """Write the entries of edges first ... last - 1; mark clusters with edges to another side, if sides are given."""
+def write_entries(graph, first, last, sides, nodes, few, border):
+    """Write the entries of edges first ... last - 1; mark clusters with edges to another side, if sides are given.
+
+    Those of more than `few` edges have no side.
+    """
     _, queued, ends, _ = graph
     for e in range(first, last):
         queued[4 * e + 2] = entry_of(e, graph)
-        if sides.size > 0 and sides[ends[end(2 * e)]] != sides[ends[end(2 * e + 1)]]:
-            border[ends[end(2 * e)]] = border[ends[end(2 * e + 1)]] = True
+        if sides.size == 0:
+            continue
+        a, b = np.int64(ends[end(2 * e)]), np.int64(ends[end(2 * e + 1)])
+        if sides[a] != sides[b] and nodes[4 * a + LENGTH] <= few and nodes[4 * b + LENGTH] <= few:
+            border[a] = border[b] = True
 
 
 @uncounted
@@ -157,10 +167,23 @@ def count_halves(ends, first, last, nodes):
 
 
 @uncounted
-def write_lists(graph, first, last, start, nodes, pool, firsts):
+def insert_best(best, a, entry):
+    """Note an entry of a; the last of those known becomes the bound."""
+    q = BEST * a
+    i = BEST - 1
+    if entry >= best[q + i]:
+        return
+    while i > 0 and best[q + i - 1] > entry:
+        best[q + i] = best[q + i - 1]
+        i -= 1
+    best[q + i] = entry
+
+
+@uncounted
+def write_lists(graph, first, last, start, nodes, pool, best):
     """Write the lists of clusters first ... last - 1, which have been counted, one behind the other into the pool.
 
-    The first entry of each cluster goes to firsts, NEVER if there is none, unless that is empty.
+    Their first entries are noted as the best, all NEVER to begin with, unless that is empty. Returns where lists end.
     """
     _, queued, ends, _ = graph
     for a in range(first, last):
@@ -168,15 +191,14 @@ def write_lists(graph, first, last, start, nodes, pool, firsts):
         nodes[4 * a + ROOM] = nodes[4 * a + LENGTH]
         start += np.int64(nodes[4 * a + LENGTH])
         nodes[4 * a + LENGTH] = 0
-        if firsts.size > 0:
-            firsts[a] = NEVER
     for h in range(ends.size // 4):
         a = np.int64(ends[end(h)])
         if first <= a < last and a != 0:
             pool[np.int64(nodes[4 * a + START]) + np.int64(nodes[4 * a + LENGTH])] = h
             nodes[4 * a + LENGTH] += np.uint32(1)
-            if firsts.size > 0:
-                firsts[a] = min(firsts[a], queued[4 * (h >> 1) + 2])
+            if best.size > 0:
+                insert_best(best, a, queued[4 * (h >> 1) + 2])
+    return start
 
 
 @uncounted
@@ -203,18 +225,15 @@ def most_room(a, b, nodes):
 def unite(a, b, entry, nodes, graph, out, k):
     """Note merge k, of a and b, whose edge has that entry, and remove the edge."""
     u, v, merged = out
-    one, two = nodes[4 * a + SMALLEST], nodes[4 * b + SMALLEST]
-    u[k], v[k], merged[k] = min(one, two), max(one, two), entry
-    nodes[4 * a + SMALLEST] = min(one, two)
+    u[k], v[k], merged[k] = nodes[4 * a + NAME], nodes[4 * b + NAME], entry
     graph[1][4 * np.int64(entry & LOW) + 3] = 0  # both ends
 
 
 @uncounted
-def join(a, halves, found, raised, exact, graph, nodes, pool):
+def join(a, halves, found, raised, graph, nodes, pool):
     """Add half-edges to the list of a, which has room; where `found` has an edge of a, not -1, both become one.
 
-    Entries become those of the new scores or, unless `exact`, only if these come earlier. Returns how many do; they are
-    listed in `raised`.
+    Entries become those of the new scores if these come earlier. Returns how many do; they are listed in `raised`.
     """
     _, queued, ends, _ = graph
     start = np.int64(nodes[4 * a + START])
@@ -230,10 +249,58 @@ def join(a, halves, found, raised, exact, graph, nodes, pool):
             before, entry = queued[4 * kept + 2], entry_of(kept, graph)
             raised[k] = entry
             k += entry < before
-            queued[4 * kept + 2] = entry if exact else min(entry, before)
+            queued[4 * kept + 2] = min(entry, before)
             queued[4 * gone + 3] = 0
         ends[end(h)] = a if kept == d else 0
         pool[at] = h  # overwritten by the next one if it does not stay
         at += kept == d
     nodes[4 * a + LENGTH] = at - start
     return k
+
+
+@uncounted
+def reorder(u, v, entry, places, out):
+    """Bring merges into the order of the sorted entries out[2]; places has one for each edge."""
+    for i in range(entry.size):
+        places[np.int64(entry[i] & LOW)] = i
+    for n in range(entry.size):
+        i = places[np.int64(out[2][n] & LOW)]
+        out[0][n], out[1][n] = u[i], v[i]
+
+
+@uncounted
+def replay(one, two, which, parents, out):
+    """Put two lists of merges (u, v, entry), each best first, together; name clusters by their smallest fragments.
+
+    Edges of the second have the numbers `which`. parents are 0 ... n, and lead to the names of what is left at the end.
+    """
+    u, v, entry = out
+    i, k = 0, 0
+    after = _renumbered(two[2], k, which)
+    for n in range(u.size):
+        if i < one[2].size and one[2][i] < after:
+            a, b, entry[n] = one[0][i], one[1][i], one[2][i]
+            i += 1
+        else:
+            a, b, entry[n] = two[0][k], two[1][k], after
+            k += 1
+            after = _renumbered(two[2], k, which)
+        low, high = find(parents, np.int64(a)), find(parents, np.int64(b))
+        if low > high:
+            low, high = high, low
+        u[n], v[n] = low, high
+        parents[high] = low
+
+
+@uncounted
+def _renumbered(entries, k, which):
+    """Return the k-th entry with its edge's old number; NEVER behind the last."""
+    return (entries[k] & ~LOW) | np.uint64(which[np.int64(entries[k] & LOW)]) if k < entries.size else NEVER
+
+
+@uncounted
+def rename(ends, nodes, parents):
+    """Replace clusters, (n, 2), by their smallest fragments."""
+    for i in range(ends.shape[0]):
+        for k in range(2):
+            ends[i, k] = find(parents, np.int64(nodes[4 * np.int64(ends[i, k]) + NAME]))

@@ -79,8 +79,8 @@ def agglomerate(
     Notes
     -----
     For E contacts about O(E log E); takes some 60 bytes per contact, and contacts that are handed over without a name
-    are gone before most of it is taken. Threads merge what lies in their part of the volume and has no contact with
-    other parts; the rest, half of the work or more, is done by one. The program waterz makes the same merges, in scores
+    are gone before most of it is taken. Threads merge what is decided by its part of the volume; the rest, a third of
+    the work or less, is done by one. The program waterz makes the same merges, in scores
     1 - s, and stops below a threshold that it does not reach itself; its quantiles begin with maxima (``start="max"``)
     unless told not to.
 
@@ -122,10 +122,9 @@ def agglomerate(
     parts = _parts(places, size, threads)
     del places
     u, v, entry = work.run(np.zeros(size + 1, np.bool_), parts)[:3]
-    falling = np.argsort(entry, kind="stable")  # puts two sorted lists together
-    affinity = scores_of(entry[falling]) / one
-    falling = falling[affinity >= np.float32(least)]
-    return MergeTree(u[falling], v[falling], affinity[: falling.size], size)
+    affinity = scores_of(entry) / one
+    n = np.count_nonzero(affinity >= np.float32(least))
+    return MergeTree(u[:n], v[:n], affinity[:n], size)
 
 
 def check_contacts(number: int) -> None:

@@ -1,6 +1,6 @@
 """Merging of clusters, best pair first: what the kernels work on is made, and enlarged, here.
 
-Clusters that are each other's best merge first, in order of place. The rest goes by score, one range after the other.
+What needs no queue merges first, in order of place. The rest goes by score, one range after the other.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from neuropil._kernels import agglomeration as _kernel
 from neuropil._kernels import clusters as _clusters
+from neuropil._kernels import near as _near
 from neuropil.segmentation.threads import run_threads, split
 
 _FEW = 512  # contacts of a cluster that is not yet left to the queue
+_WAITING = 64  # clusters that wait for others before they are tried again
 _RANGE = 1 << 16  # entries of a range of scores
 _HALVES = 8  # room for half-edges per edge, to begin with; what is not used takes no memory
 _SPARE = 1024  # room of other arrays, to begin with
@@ -23,16 +25,18 @@ _SCANS = 4  # threads of which each looks at all edges
 
 NO_HISTOGRAMS = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.int64), -1.0)
 
+Merges = tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint64]]  # u, v, entry
+
 
 class Merged(NamedTuple):
-    """Merges, those from before the queue, best first, then those of the queue, best first; and what is left.
+    """Merges, best first, and what is left.
 
     Attributes
     ----------
     u, v
         uint64 (m,), the smallest fragments of the two clusters, u < v.
     entry
-        uint64 (m,): rises from the best merge to the worst; see `scores_of`.
+        uint64 (m,), rises; see `scores_of`.
     left
         uint32 (k,), the numbers of the edges that are left, rising.
     rows
@@ -99,59 +103,69 @@ class Merging:
             (n + 1,), a place for each cluster; changed.
         parts
             Clusters in order of place, each in one part; none stands for one with all. Clusters of different parts
-            merge side by side, unless they have edges to another part.
+            merge side by side, unless both have edges to another part.
         """
         parts = parts or [np.arange(1, frozen.size, dtype=np.uint32)]
-        held = self._start(frozen, parts)
-        workers = [_Worker(part, part.size) for part in parts]
-        self._merge_near(workers, held)
+        held, known = self._start(frozen, parts), not frozen.any()
+        workers = [_Worker(part, frozen.size, _scratch_near(frozen.size)) for part in parts]
+        self._merge_near(workers, held, known)
         if len(parts) > 1:
-            workers.append(_Worker(np.flatnonzero(held & ~frozen).astype(np.uint32), frozen.size))
-            self._merge_near(workers[-1:], frozen)
-        near = [np.concatenate(fields) for fields in zip(*(one.merges() for one in workers), strict=True)]
-        del workers
+            rest = np.flatnonzero(held & ~frozen).astype(np.uint32)
+            workers.append(_Worker(rest, frozen.size, _scratch_near(frozen.size)))
+            self._merge_near(workers[-1:], frozen, known)
+        edges = self.graph[0].size // 4
         which, order = self._pack()
-        worker = _Worker(parts[0][:0], frozen.size)
-        tasks = [(self._merge_queued, order, worker, frozen), (_sorted, near)]
+        worker = _Worker(parts[0][:0], frozen.size, _scratch(_SPARE))
+        tasks = [(self._merge_queued, order, worker, frozen), (_sorted, workers, edges)]
         _, near = run_threads(_call, tasks, self.threads)
         queued = worker.merges()
-        queued[2][:] = (queued[2] & ~_clusters.LOW) | which[(queued[2] & _clusters.LOW).astype(np.intp)]
-        u, v, entry = (np.concatenate(fields) for fields in zip(near, queued, strict=True))
-        return Merged(u, v, entry, *self._left(which))
+        u, v, entry = (np.empty(near[2].size + queued[2].size, np.uint64) for _ in range(3))
+        names = np.arange(frozen.size, dtype=np.uint32)
+        _clusters.replay(near, queued, which, names, (u, v, entry))
+        return Merged(u, v, entry, *self._left(which, names))
 
     def _start(self, frozen: NDArray[np.bool_], parts: Sequence[NDArray[np.uint32]]) -> NDArray[np.bool_]:
         """Write entries and lists; return which clusters are frozen or have edges to another part."""
-        size = frozen.size
+        size, edges = frozen.size, split(self.graph[0].size // 4, self.threads)
         self.nodes = np.empty(4 * size, np.uint32)
-        self.nodes[_clusters.SMALLEST :: 4] = np.arange(size)
+        self.nodes[_clusters.NAME :: 4] = np.arange(size)
         self.pool = _pool(self.graph[0].size // 4)
-        self.firsts, self.marks = np.empty(size, np.uint64), np.full(size, -1, np.int32)
+        self.best, self.stuck = np.full(_clusters.BEST * size, _clusters.NEVER), np.zeros(size, np.bool_)
         held = frozen.copy()
-        side = np.zeros(frozen.size if len(parts) > 1 else 0, np.uint16)
+        side = np.zeros(size if len(parts) > 1 else 0, np.uint16)
         for k, part in enumerate(parts[1:], 1):
             side[part] = k
-        edges = split(self.graph[0].size // 4, self.threads)
-        run_threads(_clusters.write_entries, [(self.graph, *part, side, held) for part in edges])
-        self.free = self._write_lists(self.firsts, self.threads), self.pool.size
+        counted = self._count(self.threads)
+        given = side, self.nodes, _FEW, held
+        run_threads(_clusters.write_entries, [(self.graph, *part, *given) for part in edges])
+        self._write_lists(counted)
         return held
 
-    def _write_lists(self, firsts: NDArray[np.uint64], threads: int) -> int:
-        """Write the lists of all clusters; return where they end."""
+    def _count(self, threads: int) -> list[tuple[int, int, int]]:
+        """Write how many edges each cluster has; return ranges of clusters, and where their lists begin."""
         parts = split(self.nodes.size // 4, min(threads, _SCANS))
         counts = run_threads(_clusters.count_halves, [(self.graph[2], *part, self.nodes) for part in parts])
-        starts = [0, *np.cumsum(counts).tolist()]
-        tasks = [(self.graph, *part, start, self.nodes, self.pool, firsts) for part, start in zip(parts, starts)]
-        run_threads(_clusters.write_lists, tasks)
-        return int(starts[-1])
+        return [(*part, start) for part, start in zip(parts, [0, *np.cumsum(counts).tolist()])]
 
-    def _merge_near(self, workers: list[_Worker], frozen: NDArray[np.bool_]) -> None:
-        """Merge clusters of few edges that are each other's best, in order of place."""
+    def _write_lists(self, parts: list[tuple[int, int, int]]) -> None:
+        """Write the lists of clusters that have been counted."""
+        ends = run_threads(
+            _clusters.write_lists, [(self.graph, *part, self.nodes, self.pool, self.best) for part in parts]
+        )
+        self.free = max(ends), self.pool.size
+
+    def _list_all(self) -> None:
+        """Write the lists of all clusters, by one thread."""
+        self._write_lists(self._count(1))
+
+    def _merge_near(self, workers: list[_Worker], held: NDArray[np.bool_], known: bool) -> None:
+        """Merge clusters of few edges that need no queue, in order of place."""
         self._share(workers)
         while workers:
-            lists = self.nodes, self.pool, self.firsts, self.marks
-            given = frozen, self.graph, lists
+            self.stuck[:] = False
+            given = held, known, self.graph, (self.nodes, self.pool, self.best, self.stuck)
             tasks = [(self.least, _FEW, one.visits, *given, one.state, one.scratch, one.out) for one in workers]
-            done = run_threads(_kernel.merge_near, tasks, self.threads)
+            done = run_threads(_near.merge_near, tasks, self.threads)
             self.free = max((one.free() for one in workers), key=_span)
             workers = [worker for worker, ended in zip(workers, done) if not ended]
             if workers:
@@ -164,12 +178,12 @@ class Merging:
         """Give each worker some of what is free of the pool."""
         start, stop = self.free
         for worker, (first, last) in zip(workers, split(stop - start, len(workers))):
-            worker.state[_kernel.USED], worker.state[_kernel.LIMIT] = start + first, start + last
+            worker.state[_near.USED], worker.state[_near.LIMIT] = start + first, start + last
 
     def _pack(self) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
         """Keep the edges that are left alone, in order; return the numbers they had, and their entries."""
         self.pool = np.empty(0, np.int32)
-        self.firsts, self.marks = np.empty(0, np.uint64), np.empty(0, np.int32)
+        self.best, self.stuck = np.empty(0, np.uint64), np.empty(0, np.bool_)
         _, queued, ends, (heads, *histograms) = self.graph
         parts = split(queued.size // 4, self.threads)
         counts = run_threads(_clusters.count_edges, [(ends, *part) for part in parts])
@@ -184,21 +198,22 @@ class Merging:
         self.pool = _pool(order.size)
         return which, order
 
-    def _left(self, which: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.float64]]:
-        """Return the edges that are left at the end."""
+    def _left(
+        self, which: NDArray[np.uint32], names: NDArray[np.uint32]
+    ) -> tuple[NDArray[np.uint32], NDArray[np.float64]]:
+        """Return the edges that are left at the end; names are as `replay` leaves them."""
         kept = np.flatnonzero(self.graph[2].reshape(-1, 8)[:, 6])
         rows = self.graph[0].reshape(-1, 4)[kept]
         ends = rows.view(np.uint32)[:, 6:]
-        ends[:] = self.nodes[_clusters.SMALLEST :: 4][ends]
+        _clusters.rename(ends, self.nodes, names)
         return which[kept], rows
 
     def _merge_queued(self, order: NDArray[np.uint64], worker: _Worker, frozen: NDArray[np.bool_]) -> None:
         """Merge what is left by score; order has the entries of all edges."""
         self.table = np.empty(2 * order.size + _SPARE, np.uint64)
         self.heap, self.later = np.empty(_SPARE, np.uint64), np.empty(_SPARE, np.uint64)
-        tasks = [(_kernel.fill, self.table, self.graph[2]), (self._write_lists, self.firsts, 1), (order.sort,)]
-        pairs, used, _ = run_threads(_call, tasks, self.threads)
-        self.free = used, self.pool.size
+        tasks = [(_kernel.fill, self.table, self.graph[2]), (self._list_all,), (order.sort,)]
+        pairs, *_ = run_threads(_call, tasks, self.threads)
         self._share([worker])
         worker.state[_kernel.PAIRS] = pairs
         for first in range(0, order.size, _RANGE):
@@ -236,7 +251,7 @@ class Merging:
         """Make room where a kernel was short of it."""
         if short == _kernel.POOL:
             self.pool = _longer(self.pool, need)
-            worker.state[_kernel.LIMIT] = self.pool.size
+            worker.state[_near.LIMIT] = self.pool.size
         elif short == _kernel.TABLE:
             pairs = _kernel.fill(self.table, self.graph[2])  # without what is gone
             if 3 * (pairs + need) > 2 * self.table.size:
@@ -252,25 +267,30 @@ class Merging:
 class _Worker:
     """What one thread has of its own."""
 
-    def __init__(self, visits: NDArray[np.uint32], most: int) -> None:
-        self.visits = visits
+    def __init__(self, visits: NDArray[np.uint32], most: int, scratch: tuple[NDArray[Any], ...]) -> None:
+        self.visits, self.scratch = visits, scratch
         self.state = np.zeros(10, np.int64)
-        self.scratch = _scratch(max(_FEW, _SPARE))
-        self.out = tuple(np.empty(most, np.uint64) for _ in range(3))
+        self.out = np.empty(most, np.uint32), np.empty(most, np.uint32), np.empty(most, np.uint64)
 
     def free(self) -> tuple[int, int]:
         """Return which part of the pool is left of what it was given."""
-        return int(self.state[_kernel.USED]), int(self.state[_kernel.LIMIT])
+        return int(self.state[_near.USED]), int(self.state[_near.LIMIT])
 
-    def merges(self) -> list[NDArray[np.uint64]]:
+    def merges(self) -> Merges:
         """Return the clusters that merged, and the entries."""
-        return [field[: self.state[_kernel.MERGES]] for field in self.out]
+        u, v, entry = self.out
+        n = self.state[_near.MERGES]
+        return u[:n], v[:n], entry[:n]
 
 
-def _sorted(merges: list[NDArray[np.uint64]]) -> list[NDArray[np.uint64]]:
-    """Return merges by entry, best first."""
-    order = np.argsort(merges[2])
-    return [field[order] for field in merges]
+def _sorted(workers: list[_Worker], edges: int) -> Merges:
+    """Return the merges of workers by entry, best first."""
+    u, v = (np.concatenate([one.merges()[k] for one in workers]) for k in (0, 1))
+    entry = np.concatenate([one.merges()[2] for one in workers])
+    falling = np.sort(entry)  # numbers alone are sorted much faster than places
+    out = np.empty_like(u), np.empty_like(v), falling
+    _clusters.reorder(u, v, entry, np.empty(edges, np.uint32), out)
+    return out
 
 
 def _span(part: tuple[int, int]) -> int:
@@ -279,6 +299,11 @@ def _span(part: tuple[int, int]) -> int:
 
 def _call(work: Callable[..., Any], *arguments: Any) -> Any:
     return work(*arguments)
+
+
+def _scratch_near(clusters: int) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.int32]]:
+    marks = np.zeros(clusters, np.int32)  # takes memory only where it is written to
+    return np.empty(_FEW, np.int64), np.empty(_WAITING, np.uint32), marks
 
 
 def _scratch(size: int) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint64]]:
