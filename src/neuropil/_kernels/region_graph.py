@@ -14,6 +14,7 @@ from numba import njit
 from neuropil._kernels.uncounted import uncounted
 
 STEPS = 255 << 16
+_STRIP = 1 << 15  # voxels of a section after which the next one follows, so that what they touch stays in cache
 _STEPS = np.float32(STEPS)
 
 
@@ -103,16 +104,18 @@ def fill_contacts(fragments, links, one, maxima, first, last, lowest, size, plac
     height = fragments.shape[1]
     found = np.empty(fragments.shape[2], np.int64)
     out = places, ids, values
-    for z in range(first, last):
-        for y in range(height):
-            if maxima[z, y] < lowest:
-                continue
-            here = fragments[z, y]
-            if z > 0:
-                _fill_row(here, fragments[z - 1, y], 0, links[0, z, y], one, lowest, size, found, out)
-            if y > 0:
-                _fill_row(here, fragments[z, y - 1], 0, links[1, z, y], one, lowest, size, found, out)
-            _fill_row(here, here, 1, links[2, z, y], one, lowest, size, found, out)
+    rows = max(8, _STRIP // max(1, fragments.shape[2]))
+    for top in range(0, height, rows):
+        for z in range(first, last):
+            for y in range(top, min(height, top + rows)):
+                if maxima[z, y] < lowest:
+                    continue
+                here = fragments[z, y]
+                if z > 0:
+                    _fill_row(here, fragments[z - 1, y], 0, links[0, z, y], one, lowest, size, found, out)
+                if y > 0:
+                    _fill_row(here, fragments[z, y - 1], 0, links[1, z, y], one, lowest, size, found, out)
+                _fill_row(here, here, 1, links[2, z, y], one, lowest, size, found, out)
 
 
 @njit(cache=True, nogil=True)

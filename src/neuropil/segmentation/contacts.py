@@ -238,6 +238,7 @@ def _gather(
     ends = np.cumsum(counts.sum(0, dtype=np.int64))
     at_once = max(labels.size // 2, 1 << 16)
     one = np.float32(255 if links.dtype == np.uint8 else 1)
+    room = np.empty(min(int(ends[-1]), at_once), np.uint64)
     parts: list[list[NDArray[Any]]] = []
     lowest = 1
     while not parts or lowest <= largest:
@@ -247,7 +248,7 @@ def _gather(
         rows = [starts[:-1].copy()]  # where each slab writes
         for before_it in counts[:-1, lowest:highest]:
             rows.append(rows[-1] + before_it)
-        packed = np.empty(int(starts[-1]), np.uint64)
+        packed = room[: int(starts[-1])] if starts[-1] <= room.size else np.empty(int(starts[-1]), np.uint64)
         out = packed.view(np.uint32), packed.view(np.float32)
         tasks = [(labels, links, one, maxima, *slab, *span, row, *out) for slab, row in zip(slabs, rows)]
         run_threads(_kernel.fill_contacts, tasks, threads)
