@@ -179,6 +179,25 @@ def test_threads_change_no_tree(levels, score, monkeypatch):
                 np.testing.assert_array_equal(getattr(one, name), getattr(tree, name))
 
 
+def test_contacts_of_sections_that_are_gathered_in_strips():
+    rng = np.random.default_rng(0)
+    fragments = np.kron(rng.integers(0, 400, (2, 10, 512)), np.ones((2, 4, 8), np.int64))
+    links = read_only(rng.integers(0, 256, (3, *fragments.shape), dtype=np.uint8))
+    found: dict[int, list[int]] = {}
+    for axis in range(3):
+        here, back = np.moveaxis(fragments, axis, 0)[1:].ravel(), np.moveaxis(fragments, axis, 0)[:-1].ravel()
+        values = np.moveaxis(links[axis], axis, 0)[1:].ravel()
+        touch = (here != back) & (here > 0) & (back > 0)
+        keys = (np.minimum(here, back) * 1000 + np.maximum(here, back))[touch]
+        for key, value in zip(keys.tolist(), values[touch].tolist()):
+            found.setdefault(key, []).append(value)
+    for threads in (1, 3):
+        contacts = region_contacts(fragments, links, threads=threads)
+        assert (contacts.u * 1000 + contacts.v).tolist() == sorted(found)
+        assert contacts.count.tolist() == [len(found[key]) for key in sorted(found)]
+        np.testing.assert_array_equal(contacts.total, [sum(found[key]) / 255 for key in sorted(found)])
+
+
 def test_places_are_those_of_first_voxels():
     links = smooth(20, 1)
     fragments = watershed(links, low=0.1, high=0.9)
