@@ -1,10 +1,10 @@
 """Agglomeration: the pair of clusters with the greatest score merges, until none is left.
 
 Most merges need no queue and are done beforehand (`neuropil._kernels.near`). The rest goes by one. Key insight: since
-scores never rise, it may hold scores of the past: an entry that is too early is
-put back when its turn comes. The edges themselves need no heap but one sort. What is put back waits unsorted until its
-range of scores is next and is sorted in then, so what nearly all entries will ask for is known, and announced to
-memory, long before. Only what is put back within the range has a heap.
+scores never rise, it may hold scores of the past: an entry that is too early is put back when its turn comes. The edges
+themselves need no heap but one sort. What is put back waits unsorted until its range of scores is next and is sorted in
+then, so what nearly all entries will ask for is known, and announced to memory, long before. Only what is put back
+within the range has a heap.
 
 When b merges into a, the cluster with the longer list, each edge of b either moves to a or, where a has an edge to the
 same neighbour, becomes one with it. A hash table from pairs of clusters to edges finds that edge; what it says of

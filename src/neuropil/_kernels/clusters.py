@@ -18,6 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from neuropil._kernels.linkage import find
+from neuropil._kernels.linkage import join as join_roots
 from neuropil._kernels.uncounted import uncounted
 
 LOW = np.uint64(0xFFFFFFFF)
@@ -223,7 +224,10 @@ def most_room(a, b, nodes):
 
 @uncounted
 def unite(a, b, entry, nodes, graph, out, k):
-    """Note merge k, of a and b, whose edge has that entry, and remove the edge."""
+    """Note merge k, of a and b, whose edge has that entry, and remove the edge.
+
+    The cluster a keeps its name: merges of an earlier turn may follow if it has taken in b early, and b is not in those.
+    """
     u, v, merged = out
     u[k], v[k], merged[k] = nodes[4 * a + NAME], nodes[4 * b + NAME], entry
     graph[1][4 * np.int64(entry & LOW) + 3] = 0  # both ends
@@ -285,11 +289,8 @@ def replay(one, two, which, parents, out):
             a, b, entry[n] = two[0][k], two[1][k], after
             k += 1
             after = _renumbered(two[2], k, which)
-        low, high = find(parents, np.int64(a)), find(parents, np.int64(b))
-        if low > high:
-            low, high = high, low
-        u[n], v[n] = low, high
-        parents[high] = low
+        a, b = find(parents, np.int64(a)), find(parents, np.int64(b))
+        u[n], v[n] = join_roots(parents, a, b), max(a, b)
 
 
 @uncounted

@@ -65,28 +65,6 @@ def _unite_best(best, b, a):
 
 
 @uncounted
-def _first(a, graph, nodes, pool, best):
-    """Return the first of the entries of a, NEVER for none; drops edges that are gone from the list if it is read."""
-    _, queued, ends, _ = graph
-    q = BEST * a
-    bound = best[q + BEST - 1]
-    if best[q] < bound or bound == NEVER:
-        return best[q]
-    for i in range(BEST):
-        best[q + i] = NEVER
-    start = np.int64(nodes[4 * a + START])
-    n = start
-    for i in range(start, start + np.int64(nodes[4 * a + LENGTH])):
-        h = np.int64(pool[i])
-        pool[n] = h
-        if ends[_end(h)] != 0:
-            n += 1
-            insert_best(best, a, queued[4 * (h >> 1) + 2])
-    nodes[4 * a + LENGTH] = n - start
-    return best[q]
-
-
-@uncounted
 def _drop_gone(a, ends, nodes, pool):
     """Drop edges that are gone from the list of a; return the number of others."""
     start = np.int64(nodes[4 * a + START])
@@ -99,20 +77,30 @@ def _drop_gone(a, ends, nodes, pool):
 
 
 @uncounted
+def _first(a, graph, nodes, pool, best):
+    """Return the first of the entries of a, NEVER for none; drops edges that are gone from the list if it is read."""
+    _, queued, ends, _ = graph
+    q = BEST * a
+    bound = best[q + BEST - 1]
+    if best[q] < bound or bound == NEVER:
+        return best[q]
+    for i in range(BEST):
+        best[q + i] = NEVER
+    start = np.int64(nodes[4 * a + START])
+    for i in range(start, start + _drop_gone(a, ends, nodes, pool)):
+        insert_best(best, a, queued[4 * (np.int64(pool[i]) >> 1) + 2])
+    return best[q]
+
+
+@uncounted
 def _find_by_marks(b, halves, ends, nodes, pool, marks, found):
     """Find the edges of b that lead to the same neighbours as half-edges, -1 for none.
 
     marks says by which half-edge a cluster was a neighbour when one was last looked for, which may be long ago.
     """
     start = np.int64(nodes[4 * b + START])
-    n = start
-    for i in range(start, start + np.int64(nodes[4 * b + LENGTH])):
-        h = np.int64(pool[i])
-        c = np.int64(ends[_end(h ^ 1)])
-        marks[c] = h
-        pool[n] = h
-        n += c != 0
-    nodes[4 * b + LENGTH] = n - start
+    for i in range(start, start + _drop_gone(b, ends, nodes, pool)):
+        marks[np.int64(ends[_end(np.int64(pool[i]) ^ 1)])] = pool[i]
     for i in range(halves.size):
         c = np.int64(ends[_end(np.int64(halves[i]) ^ 1)])
         h = np.int64(marks[c])

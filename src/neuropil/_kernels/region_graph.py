@@ -12,9 +12,9 @@ import numpy as np
 from numba import njit
 
 from neuropil._kernels.uncounted import uncounted
+from neuropil._kernels.watershed import STRIP
 
 STEPS = 255 << 16
-_STRIP = 1 << 15  # voxels of a section after which the next one follows, so that what they touch stays in cache
 _STEPS = np.float32(STEPS)
 
 
@@ -104,7 +104,7 @@ def fill_contacts(fragments, links, one, maxima, first, last, lowest, size, plac
     height = fragments.shape[1]
     found = np.empty(fragments.shape[2], np.int64)
     out = places, ids, values
-    rows = max(8, _STRIP // max(1, fragments.shape[2]))
+    rows = max(8, STRIP // max(1, fragments.shape[2]))
     for top in range(0, height, rows):
         for z in range(first, last):
             for y in range(top, min(height, top + rows)):

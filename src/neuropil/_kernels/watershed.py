@@ -30,7 +30,7 @@ _HIGH = np.uint64(0x8080808080808080)
 _MOST = np.uint64(0x7F7F7F7F7F7F7F7F)
 _B0, _B1, _B2, _B3, _B4, _B5 = (np.uint64(k * 0x0101010101010101) for k in (1, 2, 4, 8, 16, 32))
 _S1, _S2, _S3, _S4, _S7, _S8, _S56 = (np.uint64(k) for k in (1, 2, 3, 4, 7, 8, 56))
-_STRIP = 1 << 15  # voxels of a strip in a section
+STRIP = 1 << 15  # voxels of a strip in a section
 # Rows of a frame.
 _HERE, _Z0, _Z1, _Y0, _Y1 = range(5)
 
@@ -300,7 +300,7 @@ def _grow_forest(bits, first, last, forest):
     row = frame.view(np.uint8)[_HERE, 8 : 8 + width]
     words = np.zeros(frame.shape[1], np.uint64)
     steps = words.view(np.uint8)[8:]
-    rows = max(8, _STRIP // width)
+    rows = max(8, STRIP // width)
     strips = (height + rows - 1) // rows
     for k in range(strips * (last - first) - 1, -1, -1):
         strip, z = k // (last - first), first + k % (last - first)

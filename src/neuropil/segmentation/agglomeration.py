@@ -79,8 +79,8 @@ def agglomerate(
     Notes
     -----
     For E contacts about O(E log E); takes some 60 bytes per contact, and contacts that are handed over without a name
-    are gone before most of it is taken. Threads merge what is decided by its part of the volume; the rest, a third of
-    the work or less, is done by one. The program waterz makes the same merges, in scores
+    are gone before most of it is taken. Threads merge what is decided by its part of the volume; the rest is done
+    by one. The program waterz makes the same merges, in scores
     1 - s, and stops below a threshold that it does not reach itself; its quantiles begin with maxima (``start="max"``)
     unless told not to.
 

@@ -238,7 +238,7 @@ def _gather(
     ends = np.cumsum(counts.sum(0, dtype=np.int64))
     at_once = max(labels.size // 2, 1 << 16)
     one = np.float32(255 if links.dtype == np.uint8 else 1)
-    room = np.empty(min(int(ends[-1]), at_once), np.uint64)
+    room = np.empty(min(int(ends[-1]), at_once), np.uint64)  # for one range after the other
     parts: list[list[NDArray[Any]]] = []
     lowest = 1
     while not parts or lowest <= largest:

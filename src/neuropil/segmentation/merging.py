@@ -25,7 +25,7 @@ _SCANS = 4  # threads of which each looks at all edges
 
 NO_HISTOGRAMS = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.int64), -1.0)
 
-Merges = tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint64]]  # u, v, entry
+Fields = tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint64]]  # u, v, entry
 
 
 class Merged(NamedTuple):
@@ -113,15 +113,16 @@ class Merging:
             rest = np.flatnonzero(held & ~frozen).astype(np.uint32)
             workers.append(_Worker(rest, frozen.size, _scratch_near(frozen.size)))
             self._merge_near(workers[-1:], frozen, known)
-        edges = self.graph[0].size // 4
+        near, edges = [one.merges() for one in workers], self.graph[0].size // 4
+        del workers
         which, order = self._pack()
         worker = _Worker(parts[0][:0], frozen.size, _scratch(_SPARE))
-        tasks = [(self._merge_queued, order, worker, frozen), (_sorted, workers, edges)]
-        _, near = run_threads(_call, tasks, self.threads)
+        tasks = [(self._merge_queued, order, worker, frozen), (_sorted, near, edges)]
+        _, merges = run_threads(_call, tasks, self.threads)
         queued = worker.merges()
-        u, v, entry = (np.empty(near[2].size + queued[2].size, np.uint64) for _ in range(3))
+        u, v, entry = (np.empty(merges[2].size + queued[2].size, np.uint64) for _ in range(3))
         names = np.arange(frozen.size, dtype=np.uint32)
-        _clusters.replay(near, queued, which, names, (u, v, entry))
+        _clusters.replay(merges, queued, which, names, (u, v, entry))
         return Merged(u, v, entry, *self._left(which, names))
 
     def _start(self, frozen: NDArray[np.bool_], parts: Sequence[NDArray[np.uint32]]) -> NDArray[np.bool_]:
@@ -276,17 +277,17 @@ class _Worker:
         """Return which part of the pool is left of what it was given."""
         return int(self.state[_near.USED]), int(self.state[_near.LIMIT])
 
-    def merges(self) -> Merges:
+    def merges(self) -> Fields:
         """Return the clusters that merged, and the entries."""
         u, v, entry = self.out
         n = self.state[_near.MERGES]
         return u[:n], v[:n], entry[:n]
 
 
-def _sorted(workers: list[_Worker], edges: int) -> Merges:
-    """Return the merges of workers by entry, best first."""
-    u, v = (np.concatenate([one.merges()[k] for one in workers]) for k in (0, 1))
-    entry = np.concatenate([one.merges()[2] for one in workers])
+def _sorted(merges: list[Fields], edges: int) -> Fields:
+    """Return merges by entry, best first."""
+    u, v = (np.concatenate([one[k] for one in merges]) for k in (0, 1))
+    entry = np.concatenate([one[2] for one in merges])
     falling = np.sort(entry)  # numbers alone are sorted much faster than places
     out = np.empty_like(u), np.empty_like(v), falling
     _clusters.reorder(u, v, entry, np.empty(edges, np.uint32), out)
