@@ -226,7 +226,7 @@ def most_room(a, b, nodes):
 def unite(a, b, entry, nodes, graph, out, k):
     """Note merge k, of a and b, whose edge has that entry, and remove the edge.
 
-    The cluster a keeps its name: merges of an earlier turn may follow if it has taken in b early, and b is not in those.
+    The cluster a keeps its name: if it takes in b early, merges of an earlier turn may follow, and b is not in those.
     """
     u, v, merged = out
     u[k], v[k], merged[k] = nodes[4 * a + NAME], nodes[4 * b + NAME], entry
