@@ -54,6 +54,7 @@ from neuropil.segmentation.linkage import (
 )
 from neuropil.segmentation.mutex import mutex_watershed
 from neuropil.segmentation.region_graph import region_edges
+from neuropil.segmentation.threads import run_threads
 from neuropil.segmentation.watershed import watershed
 
 LOW, HIGH = 0.1, 0.99
@@ -190,10 +191,15 @@ def measure_trees(figures: dict[str, float], name: str, links: np.ndarray, repea
             clock=time.perf_counter,
         )
         figures[f"contacts_2_threads{name}"] = one / two
-        one, two = alternate(
-            max(repeats, 3), lambda: whole_tree(links), lambda: whole_tree(links, threads=2), clock=time.perf_counter
+        one, two, both = alternate(
+            max(repeats, 5),
+            lambda: whole_tree(links),
+            lambda: whole_tree(links, threads=2),
+            lambda: run_threads(whole_tree, [(links,), (links,)]),
+            clock=time.perf_counter,
         )
         figures[f"mean_tree_2_threads{name}"] = one / two
+        figures[f"mean_tree_2_runs_at_once{name}"] = 2 * one / both  # what this machine has for two threads at all
 
 
 def measure_growth(figures: dict[str, float], quick: bool, rng: np.random.Generator) -> None:

@@ -139,10 +139,10 @@ def _coming(order, i, ends):
 
 
 @uncounted
-def _announce(order, head, ends, nodes, pool, table):
+def _announce(order, head, ends, nodes, pool):
     """Announce what the entries to come will ask for.
 
-    In 48 that is the edge, in 36 its clusters, in 24 a list, in 16 its edges, in 8 their places in the table.
+    In 48 that is the edge, in 36 its clusters, in 24 a list, in 16 its edges.
     """
     if head + 48 < order.size:
         prefetch(ends, _end(2 * np.int64(order[head + 48] & LOW)))
@@ -160,14 +160,6 @@ def _announce(order, head, ends, nodes, pool, table):
         start = np.int64(nodes[4 * b + START])
         for i in range(start, start + min(16, np.int64(nodes[4 * b + LENGTH]))):
             prefetch(ends, _end(np.int64(pool[i])))
-    e = _coming(order, head + 8, ends)
-    if e >= 0:
-        a, b = _roles(e, ends, nodes)
-        prefetch(pool, np.int64(nodes[4 * a + START]) + np.int64(nodes[4 * a + LENGTH]))
-        start = np.int64(nodes[4 * b + START])
-        for i in range(start, start + min(16, np.int64(nodes[4 * b + LENGTH]))):
-            other = np.int64(ends[_end(np.int64(pool[i]) ^ 1)])
-            prefetch(table, _first_place(table, _key(other, a)))
 
 
 @uncounted
@@ -188,11 +180,6 @@ def _look_up(a, halves, graph, table, state, scratch):
         keys[n] = _key(np.int64(ends[_end(h ^ 1)]), a)
         prefetch(table, _first_place(table, keys[n]))
         n += ends[_end(h)] != 0
-    for i in range(n):
-        p = _first_place(table, keys[i])
-        while table[p] != 0 and (table[p] ^ keys[i]) >> S32 != 0:
-            p = p + 1 if p + 1 < table.size else 0
-        prefetch(ends, _end(2 * max(np.int64(table[p] & LOW) - 1, 0)))
     for i in range(n):
         h = np.int64(halves[i])
         p = _place(table, keys[i], a, np.int64(ends[_end(h ^ 1)]), ends)
@@ -235,7 +222,7 @@ def merge_queued(order, bound, least, frozen, graph, lists, queue, state, scratc
             state[WAITING] -= 1
         else:
             entry = order[state[HEAD]]
-            _announce(order, state[HEAD], ends, nodes, pool, table)
+            _announce(order, state[HEAD], ends, nodes, pool)
             state[HEAD] += 1
         e = np.int64(entry & LOW)
         if ends[_end(2 * e)] == 0 or queued[4 * e + 2] != entry or entry > last:

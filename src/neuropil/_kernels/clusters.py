@@ -19,6 +19,7 @@ import numpy as np
 
 from neuropil._kernels.linkage import find
 from neuropil._kernels.linkage import join as join_roots
+from neuropil._kernels.prefetch import prefetch
 from neuropil._kernels.uncounted import uncounted
 
 LOW = np.uint64(0xFFFFFFFF)
@@ -105,10 +106,13 @@ def write_keys(places, axis, cuts, spans, shift, keys, sizes):
 
 
 @uncounted
-def write_rows(u, v, total, count, first, last, rows, ends):
-    """Write edges first ... last - 1 as rows, seen as float64 and as uint32, but for their entries."""
+def write_rows(u, v, total, count, one, first, last, rows, ends):
+    """Write edges first ... last - 1 as rows, seen as float64 and as uint32, but for their entries.
+
+    Sums are whole numbers, `one` of a total of 1.
+    """
     for e in range(first, last):
-        rows[4 * e], rows[4 * e + 1] = total[e], count[e]
+        rows[4 * e], rows[4 * e + 1] = np.rint(np.float64(total[e]) * one), count[e]
         ends[end(2 * e)], ends[end(2 * e + 1)] = u[e], v[e]
 
 
@@ -154,17 +158,38 @@ def pack(graph, first, last, start, rows, which, order):
 
 
 @uncounted
-def count_halves(ends, first, last, nodes):
-    """Write how many edges clusters first ... last - 1 have; return the sum."""
-    for a in range(first, last):
-        nodes[4 * a + LENGTH] = 0
-    n = 0
-    for h in range(ends.size // 4):
+def count_halves(ends, first, last, counts):
+    """Count the edges first ... last - 1 of each cluster."""
+    for h in range(2 * first, 2 * last):
+        counts[np.int64(ends[end(h)])] += np.uint32(1)
+
+
+@uncounted
+def place_lists(counts, nodes):
+    """Lay out lists, one behind the other, and in each what comes from the ranges of edges that have been counted.
+
+    Counts become the places where ranges write. Returns where lists end.
+    """
+    start = np.int64(0)
+    counts[:, 0] = 0
+    for a in range(counts.shape[1]):
+        nodes[4 * a + START] = start
+        for k in range(counts.shape[0]):
+            n = np.int64(counts[k, a])
+            counts[k, a] = start
+            start += n
+        nodes[4 * a + LENGTH] = nodes[4 * a + ROOM] = start - np.int64(nodes[4 * a + START])
+    return start
+
+
+@uncounted
+def write_lists(ends, first, last, places, pool):
+    """Write the edges first ... last - 1 into the lists of their clusters; places move on."""
+    for h in range(2 * first, 2 * last):
         a = np.int64(ends[end(h)])
-        if first <= a < last and a != 0:
-            nodes[4 * a + LENGTH] += np.uint32(1)
-            n += 1
-    return n
+        if a != 0:
+            pool[np.int64(places[a])] = h
+            places[a] += np.uint32(1)
 
 
 @uncounted
@@ -181,25 +206,14 @@ def insert_best(best, a, entry):
 
 
 @uncounted
-def write_lists(graph, first, last, start, nodes, pool, best):
-    """Write the lists of clusters first ... last - 1, which have been counted, one behind the other into the pool.
-
-    Their first entries are noted as the best, all NEVER to begin with, unless that is empty. Returns where lists end.
-    """
+def write_best(graph, first, last, nodes, pool, best):
+    """Note the first entries of clusters first ... last - 1 as the best, all NEVER to begin with."""
     _, queued, ends, _ = graph
     for a in range(first, last):
-        nodes[4 * a + START] = start
-        nodes[4 * a + ROOM] = nodes[4 * a + LENGTH]
-        start += np.int64(nodes[4 * a + LENGTH])
-        nodes[4 * a + LENGTH] = 0
-    for h in range(ends.size // 4):
-        a = np.int64(ends[end(h)])
-        if first <= a < last and a != 0:
-            pool[np.int64(nodes[4 * a + START]) + np.int64(nodes[4 * a + LENGTH])] = h
-            nodes[4 * a + LENGTH] += np.uint32(1)
-            if best.size > 0:
-                insert_best(best, a, queued[4 * (h >> 1) + 2])
-    return start
+        start = np.int64(nodes[4 * a + START])
+        for i in range(start, start + np.int64(nodes[4 * a + LENGTH])):
+            prefetch(ends, end(np.int64(pool[min(i + 24, pool.size - 1)])))
+            insert_best(best, a, queued[4 * (np.int64(pool[i]) >> 1) + 2])
 
 
 @uncounted

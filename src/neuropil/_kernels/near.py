@@ -7,8 +7,8 @@ end does meanwhile leaves their edge as it is. So a large cluster takes in small
 without a look at its own edges, which are many. Where neither is the case, what comes before is tried first.
 
 Of each cluster the first few edges are known, and a bound that no other comes before. A merge leads to a search for
-pairs of edges that become one: in the list of the cluster that takes the other in or, if that is long, in the lists of
-their neighbours.
+pairs of edges that become one: in the list of the cluster that takes the other in or, where these are shorter, in the
+lists of their neighbours.
 
 Source: chains of nearest neighbours for linkages that are reducible, as in Murtagh, "A survey of recent advances in
 hierarchical clustering algorithms", The Computer Journal 1983; the second case is ours.
@@ -156,6 +156,18 @@ def _join(b, halves, found, listed, graph, lists):
 
 
 @uncounted
+def _lists_are_shorter(b, halves, few, ends, nodes):
+    """Tell whether the lists of what half-edges lead to, all kept up, are shorter in sum than that of b."""
+    n = np.int64(nodes[4 * b + LENGTH])
+    for i in range(halves.size):
+        length = np.int64(nodes[4 * np.int64(ends[_end(np.int64(halves[i]) ^ 1)]) + LENGTH])
+        n -= length
+        if length > few or n < 0:
+            return False
+    return True
+
+
+@uncounted
 def _merge(a, b, entry, early, few, graph, lists, state, scratch, out):
     """Merge a into b, whose list is kept up while it is among the short ones and has room in the pool."""
     ends = graph[2]
@@ -175,7 +187,7 @@ def _merge(a, b, entry, early, few, graph, lists, state, scratch, out):
         _unite_best(best, b, a)
     start = np.int64(nodes[4 * a + START])
     halves = pool[start : start + n]
-    if early and (not listed or np.int64(nodes[4 * b + LENGTH]) > 4 * n):
+    if (early and not listed) or _lists_are_shorter(b, halves, few, ends, nodes):
         _find_by_neighbours(b, halves, ends, nodes, pool, found)
     else:
         _find_by_marks(b, halves, ends, nodes, pool, marks, found)

@@ -115,9 +115,9 @@ def agglomerate(
     histograms, count = _histograms(contacts, quantile if score == "quantile" else -1.0, start)
     one = np.float32(STEPS if score == "mean" else 1)
     below = np.nextafter(np.float32(least) * one, np.float32(0))  # what rounds to `least` is among them
-    fields, places = (contacts.u, contacts.v, contacts.steps, count), contacts.places
+    fields, places = (contacts.u, contacts.v, contacts.total, count), contacts.places
     del contacts  # memory, if nobody else keeps them
-    work = Merging(edge_rows(*fields, threads), histograms, float(below), threads=threads)
+    work = Merging(edge_rows(*fields, one=STEPS, threads=threads), histograms, float(below), threads=threads)
     del fields
     parts = _parts(places, size, threads)
     del places

@@ -239,9 +239,12 @@ def _gather(
     at_once = max(labels.size // 2, 1 << 16)
     one = np.float32(255 if links.dtype == np.uint8 else 1)
     room = np.empty(min(int(ends[-1]), at_once), np.uint64)  # for one range after the other
-    parts: list[list[NDArray[Any]]] = []
+    most = int(ends[-1])  # room for a pair per contact; what is not used takes no memory
+    number = np.dtype(np.int32 if most < 1 << 31 else np.int64)
+    fields = [np.empty(most, kind) for kind in (np.uint32, np.uint32, np.float64, number, np.float32)]
+    n, histogram = 0, []
     lowest = 1
-    while not parts or lowest <= largest:
+    while lowest == 1 or lowest <= largest:
         highest = max(int(np.searchsorted(ends, ends[lowest - 1] + at_once, side="right")), lowest + 1)
         span = labels.dtype.type(lowest), labels.dtype.type(highest - lowest)
         starts = np.concatenate([[0], ends[lowest:highest] - ends[lowest - 1]])
@@ -252,11 +255,13 @@ def _gather(
         out = packed.view(np.uint32), packed.view(np.float32)
         tasks = [(labels, links, one, maxima, *slab, *span, row, *out) for slab, row in zip(slabs, rows)]
         run_threads(_kernel.fill_contacts, tasks, threads)
-        parts += _gather_bucket(starts, packed, lowest, largest, histograms, threads)
-        lowest = highest
-    u, v, total, count, most, sizes, bins, bin_counts = _joined(parts, threads)
-    starts = np.concatenate([[0], np.cumsum(sizes)]) if histograms else np.empty(0, np.int64)
-    return Contacts(u, v, total, count, most, starts, bins, bin_counts, places)
+        found, more = _gather_bucket(starts, packed, lowest, largest, [x[n:] for x in fields], histograms, threads)
+        n, lowest = n + found, highest
+        histogram += more
+    u, v, total, count, strongest = (field[:n] for field in fields)
+    sizes, bins, bin_counts = (np.concatenate(field) for field in zip(*histogram))
+    starts = np.concatenate([[0], np.cumsum(sizes)]) if histograms else sizes
+    return Contacts(u, v, total, count, strongest, starts, bins, bin_counts, places)
 
 
 def _gather_bucket(
@@ -264,28 +269,23 @@ def _gather_bucket(
     packed: NDArray[np.uint64],
     lowest: int,
     largest: int,
+    fields: list[NDArray[Any]],
     histograms: bool,
     threads: int,
-) -> list[list[NDArray[Any]]]:
-    """Return, in parts, the fields of contacts whose smaller ids are `lowest` + k; they are from starts[k] on."""
+) -> tuple[int, list[tuple[NDArray[Any], ...]]]:
+    """Write the fields of contacts whose smaller ids are `lowest` + k, which are from starts[k] on.
+
+    Returns their number, and of each part the sizes of histograms, their bins and counts.
+    """
     cuts = np.searchsorted(starts, np.linspace(0, starts[-1], threads + 1)[1:-1])
     bounds = [0, *cuts.tolist(), starts.size - 1]
-    ranges = [(starts, *span, packed, largest + 1, lowest, histograms) for span in pairwise(bounds)]
-    return [list(fields) for fields in run_threads(_gather_range, ranges, threads)]
-
-
-def _joined(parts: list[list[NDArray[Any]]], threads: int) -> list[NDArray[Any]]:
-    """Put the fields of parts one behind the other; empties the parts, so that few fields are there twice."""
-    if len(parts) == 1:
-        return parts.pop()
-    return run_threads(_join_field, [(parts, k) for k in range(len(parts[0]))], threads)
-
-
-def _join_field(parts: list[list[NDArray[Any]]], k: int) -> NDArray[Any]:
-    whole = np.concatenate([part[k] for part in parts])
-    for part in parts:
-        part[k] = part[k][:0].copy()
-    return whole
+    given = packed, largest + 1, lowest, fields, histograms
+    parts = run_threads(_gather_range, [(starts, *span, *given) for span in pairwise(bounds)], threads)
+    n = 0
+    for first, (found, _) in zip(bounds, parts):
+        run_threads(_kernel.move, [(field, int(starts[first]), n, found) for field in fields], threads)
+        n += found
+    return n, [more for _, more in parts]
 
 
 def _gather_range(
@@ -295,20 +295,19 @@ def _gather_range(
     packed: NDArray[np.uint64],
     width: int,
     lowest: int,
+    fields: list[NDArray[Any]],
     histograms: bool,
-) -> tuple[NDArray[Any], ...]:
-    """Return the fields of the contacts in buckets first ... last - 1."""
+) -> tuple[int, tuple[NDArray[Any], ...]]:
+    """Write the fields of the contacts in buckets first ... last - 1 to where these begin."""
     ids, values = packed.view(np.uint32), packed.view(np.float32)
-    most = int(starts[last] - starts[first])  # room for a pair per contact; what is not used takes no memory
-    small = most < 1 << 31
-    seen = np.zeros(width, np.int32 if small else np.int64)
-    u, v = np.empty(most, np.uint32), np.empty(most, np.uint32)
-    total, count, largest = np.empty(most), np.empty(most, np.int32 if small else np.int64), np.empty(most, np.float32)
+    span = slice(int(starts[first]), int(starts[last]))
+    u, v, total, count, largest = (field[span] for field in fields)
+    seen = np.zeros(width, np.int32 if u.size < 1 << 31 else np.int64)
     n = _kernel.gather(starts, first, last, ids, values, seen, lowest, (u, v, total, count, largest))
-    u, v, total, count, largest = u[:n], v[:n], total[:n] / STEPS, count[:n], largest[:n]
+    total[:n] /= STEPS
     entries = _kernel.count_bins(packed, starts, first, last, BINS) if histograms else 0
-    sizes = np.empty(n, np.int64)
+    sizes = np.empty(n if histograms else 0, np.int64)
     bins, bin_counts = np.empty(entries, np.uint8), np.empty(entries, np.int64)
     if histograms:
         _kernel.fill_bins(packed, starts, first, last, BINS, sizes, bins, bin_counts)
-    return u, v, total, count, largest, sizes, bins, bin_counts
+    return n, (sizes, bins, bin_counts)

@@ -21,7 +21,7 @@ _WAITING = 64  # clusters that wait for others before they are tried again
 _RANGE = 1 << 16  # entries of a range of scores
 _HALVES = 8  # room for half-edges per edge, to begin with; what is not used takes no memory
 _SPARE = 1024  # room of other arrays, to begin with
-_SCANS = 4  # threads of which each looks at all edges
+_TALLIES = 8  # ranges of edges that are counted by themselves, 4 bytes a cluster and range
 
 NO_HISTOGRAMS = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.int64), -1.0)
 
@@ -51,12 +51,22 @@ class Merged(NamedTuple):
 
 
 def edge_rows(
-    u: NDArray[np.integer[Any]], v: NDArray[np.integer[Any]], total: NDArray[Any], count: NDArray[Any], threads: int = 1
+    u: NDArray[np.integer[Any]],
+    v: NDArray[np.integer[Any]],
+    total: NDArray[Any],
+    count: NDArray[Any],
+    *,
+    one: int = 1,
+    threads: int = 1,
 ) -> NDArray[np.float64]:
-    """Return edges as kernels want them, (n, 4): sum, number, room for the entry, and both ends, 4 bytes each."""
+    """Return edges as kernels want them, (n, 4): sum, number, room for the entry, and both ends, 4 bytes each.
+
+    Sums are whole numbers of steps, `one` of a total of 1.
+    """
     flat = _empty_rows(u.size)
+    given = u, v, total, count, float(one)
     ends = flat.view(np.uint32)
-    run_threads(_clusters.write_rows, [(u, v, total, count, *part, flat, ends) for part in split(u.size, threads)])
+    run_threads(_clusters.write_rows, [(*given, *part, flat, ends) for part in split(u.size, threads)])
     return flat.reshape(-1, 4)
 
 
@@ -136,28 +146,21 @@ class Merging:
         side = np.zeros(size if len(parts) > 1 else 0, np.uint16)
         for k, part in enumerate(parts[1:], 1):
             side[part] = k
-        counted = self._count(self.threads)
+        self._write_lists(self.threads)
         given = side, self.nodes, _FEW, held
         run_threads(_clusters.write_entries, [(self.graph, *part, *given) for part in edges])
-        self._write_lists(counted)
+        lists = self.nodes, self.pool, self.best
+        run_threads(_clusters.write_best, [(self.graph, *part, *lists) for part in split(size, self.threads)])
         return held
 
-    def _count(self, threads: int) -> list[tuple[int, int, int]]:
-        """Write how many edges each cluster has; return ranges of clusters, and where their lists begin."""
-        parts = split(self.nodes.size // 4, min(threads, _SCANS))
-        counts = run_threads(_clusters.count_halves, [(self.graph[2], *part, self.nodes) for part in parts])
-        return [(*part, start) for part, start in zip(parts, [0, *np.cumsum(counts).tolist()])]
-
-    def _write_lists(self, parts: list[tuple[int, int, int]]) -> None:
-        """Write the lists of clusters that have been counted."""
-        ends = run_threads(
-            _clusters.write_lists, [(self.graph, *part, self.nodes, self.pool, self.best) for part in parts]
-        )
-        self.free = max(ends), self.pool.size
-
-    def _list_all(self) -> None:
-        """Write the lists of all clusters, by one thread."""
-        self._write_lists(self._count(1))
+    def _write_lists(self, threads: int) -> None:
+        """Write the lists of all clusters."""
+        ends = self.graph[2]
+        parts = split(ends.size // 8, min(threads, _TALLIES))
+        counts = np.zeros((len(parts), self.nodes.size // 4), np.uint32)
+        run_threads(_clusters.count_halves, [(ends, *part, row) for part, row in zip(parts, counts)])
+        self.free = _clusters.place_lists(counts, self.nodes), self.pool.size
+        run_threads(_clusters.write_lists, [(ends, *part, row, self.pool) for part, row in zip(parts, counts)])
 
     def _merge_near(self, workers: list[_Worker], held: NDArray[np.bool_], known: bool) -> None:
         """Merge clusters of few edges that need no queue, in order of place."""
@@ -213,7 +216,7 @@ class Merging:
         """Merge what is left by score; order has the entries of all edges."""
         self.table = np.empty(2 * order.size + _SPARE, np.uint64)
         self.heap, self.later = np.empty(_SPARE, np.uint64), np.empty(_SPARE, np.uint64)
-        tasks = [(_kernel.fill, self.table, self.graph[2]), (self._list_all,), (order.sort,)]
+        tasks = [(_kernel.fill, self.table, self.graph[2]), (self._write_lists, 1), (order.sort,)]
         pairs, *_ = run_threads(_call, tasks, self.threads)
         self._share([worker])
         worker.state[_kernel.PAIRS] = pairs
