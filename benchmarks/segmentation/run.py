@@ -4,12 +4,13 @@
 
 Ours and the peer take turns in one run on the same affinities; each figure is a median of seconds of processor time, so
 that other work on the machine counts less; a ratio above 1 means that ours is faster. All run in one thread, but where
-a figure says 2: those are seconds by the clock and mean little on a busy machine. `--prediction` adds to the
-synthetic affinities those that the packaged model `affinity-ssem` finds in AC4 (64 x 512 x 512 voxels of 30 x 12 x 12
-nm, predicted once, which takes some ten minutes, and kept in runs/segmentation); `--affinities` takes them from a file,
-(3, z, y, x) floats. waterz hands out fragments only together with the edges between
-them: `watershed_vs_waterz` is the time until it does over ours until we do, `watershed_alone_vs_waterz` leaves out what
-the same call takes when it is given the fragments.
+a figure says 2: those are seconds by the clock and mean little on a busy machine, so `mean_tree_2_runs_at_once` says
+what it has for two threads at all: how much more two runs side by side do than one, each in one thread.
+`--prediction` adds to the synthetic affinities those that the packaged model `affinity-ssem` finds in AC4 (64 x 512 x
+512 voxels of 30 x 12 x 12 nm, predicted once, which takes some ten minutes, and kept in runs/segmentation);
+`--affinities` takes them from a file, (3, z, y, x) floats. waterz hands out fragments only together with the edges
+between them: `watershed_vs_waterz` is the time until it does over ours until we do, `watershed_alone_vs_waterz` leaves
+out what the same call takes when it is given the fragments.
 """
 
 from __future__ import annotations

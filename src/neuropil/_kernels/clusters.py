@@ -142,19 +142,21 @@ def count_edges(ends, first, last):
 
 
 @uncounted
-def pack(graph, first, last, start, rows, which, order):
-    """Copy those of the edges first ... last - 1 that are left, and their numbers, from place `start` on.
+def pack(graph, first, last, start, which, order):
+    """Put those of the edges first ... last - 1 that are left behind each other, from `first` on.
 
-    rows are seen as uint64; order gets their new entries.
+    Their numbers will be `start` and so on; which gets those they had, order their new entries.
     """
     _, queued, ends, _ = graph
+    n = first
     for e in range(first, last):
         if ends[end(2 * e)] != 0:
             for i in range(4):
-                rows[4 * start + i] = queued[4 * e + i]
-            rows[4 * start + 2] = order[start] = (queued[4 * e + 2] >> S32 << S32) | np.uint64(start)
+                queued[4 * n + i] = queued[4 * e + i]
+            queued[4 * n + 2] = order[start] = (queued[4 * e + 2] >> S32 << S32) | np.uint64(start)
             which[start] = e
             start += 1
+            n += 1
 
 
 @uncounted

@@ -154,14 +154,6 @@ def gather(starts, first, last, ids, values, seen, lowest, out):
     return n
 
 
-@uncounted
-def move(values, at, to, size):
-    """Move values[at : at + size] down to `to`."""
-    if at > to:
-        for i in range(size):
-            values[to + i] = values[at + i]
-
-
 @njit(cache=True, nogil=True)
 def _sort(values, first, last):
     """Sort part of an array in place; most parts are a few values long."""

@@ -12,6 +12,7 @@ structured loss based deep learning for connectome reconstruction", IEEE TPAMI 2
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from neuropil.segmentation.contacts import STEPS, Contacts, check_ids
 from neuropil.segmentation.linkage import MergeTree, merge_tree
 from neuropil.segmentation.merging import NO_HISTOGRAMS, Merging, edge_rows, scores_of
 from neuropil.segmentation.region_graph import Edges
+from neuropil.segmentation.threads import run_threads
 
 Score = Literal["mean", "max", "quantile"]
 Start = Literal["all", "max"]
@@ -117,10 +119,17 @@ def agglomerate(
     below = np.nextafter(np.float32(least) * one, np.float32(0))  # what rounds to `least` is among them
     fields, places = (contacts.u, contacts.v, contacts.total, count), contacts.places
     del contacts  # memory, if nobody else keeps them
-    work = Merging(edge_rows(*fields, one=STEPS, threads=threads), histograms, float(below), threads=threads)
-    del fields
-    parts = _parts(places, size, threads)
-    del places
+    rows, parts = run_threads(
+        lambda make: make(),
+        [
+            (partial(edge_rows, *fields, one=STEPS, threads=max(1, threads - 1)),),
+            (partial(_parts, places, size, threads),),
+        ],
+        threads,
+    )
+    del fields, places
+    work = Merging(rows, histograms, float(below), threads=threads)
+    del rows
     u, v, entry = work.run(np.zeros(size + 1, np.bool_), parts)[:3]
     affinity = scores_of(entry) / one
     n = np.count_nonzero(affinity >= np.float32(least))

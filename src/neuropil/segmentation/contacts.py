@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neuropil._kernels import region_graph as _kernel
+from neuropil._kernels.moving import move
 from neuropil._kernels.region_graph import STEPS
 from neuropil.errors import InputError
 from neuropil.labels import apply_lookup, relabel
@@ -283,7 +284,7 @@ def _gather_bucket(
     parts = run_threads(_gather_range, [(starts, *span, *given) for span in pairwise(bounds)], threads)
     n = 0
     for first, (found, _) in zip(bounds, parts):
-        run_threads(_kernel.move, [(field, int(starts[first]), n, found) for field in fields], threads)
+        run_threads(move, [(field, int(starts[first]), n, found) for field in fields], threads)
         n += found
     return n, [more for _, more in parts]
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from neuropil._kernels import agglomeration as _kernel
 from neuropil._kernels import clusters as _clusters
 from neuropil._kernels import near as _near
+from neuropil._kernels.moving import move
 from neuropil.segmentation.threads import run_threads, split
 
 _FEW = 512  # contacts of a cluster that is not yet left to the queue
@@ -186,20 +187,20 @@ class Merging:
 
     def _pack(self) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
         """Keep the edges that are left alone, in order; return the numbers they had, and their entries."""
-        self.pool = np.empty(0, np.int32)
         self.best, self.stuck = np.empty(0, np.uint64), np.empty(0, np.bool_)
-        _, queued, ends, (heads, *histograms) = self.graph
+        flat, queued, ends, (heads, *histograms) = self.graph
         parts = split(queued.size // 4, self.threads)
         counts = run_threads(_clusters.count_edges, [(ends, *part) for part in parts])
         starts = [0, *np.cumsum(counts).tolist()]
-        flat = _empty_rows(starts[-1])
         which, order = np.empty(starts[-1], np.uint32), np.empty(starts[-1], np.uint64)
-        out = flat.view(np.uint64), which, order
-        run_threads(_clusters.pack, [(self.graph, *part, start, *out) for part, start in zip(parts, starts)])
+        tasks = [(self.graph, *part, start, which, order) for part, start in zip(parts, starts)]
+        run_threads(_clusters.pack, tasks)
+        for (first, _), start, count in zip(parts, starts, counts):
+            move(queued, 4 * first, 4 * start, 4 * count)
         if heads.size:
             heads = heads[which]
+        flat = flat[: 4 * starts[-1]]
         self.graph = flat, flat.view(np.uint64), flat.view(np.uint32), (heads, *histograms)
-        self.pool = _pool(order.size)
         return which, order
 
     def _left(
