@@ -24,7 +24,7 @@ from neuropil.segmentation.contacts import STEPS, Contacts, check_ids
 from neuropil.segmentation.linkage import MergeTree, merge_tree
 from neuropil.segmentation.merging import NO_HISTOGRAMS, Merging, edge_rows, scores_of
 from neuropil.segmentation.region_graph import Edges
-from neuropil.segmentation.threads import run_threads
+from neuropil.segmentation.threads import call, run_threads
 
 Score = Literal["mean", "max", "quantile"]
 Start = Literal["all", "max"]
@@ -119,14 +119,8 @@ def agglomerate(
     below = np.nextafter(np.float32(least) * one, np.float32(0))  # what rounds to `least` is among them
     fields, places = (contacts.u, contacts.v, contacts.total, count), contacts.places
     del contacts  # memory, if nobody else keeps them
-    rows, parts = run_threads(
-        lambda make: make(),
-        [
-            (partial(edge_rows, *fields, one=STEPS, threads=max(1, threads - 1)),),
-            (partial(_parts, places, size, threads),),
-        ],
-        threads,
-    )
+    make_rows = partial(edge_rows, one=STEPS, threads=max(1, threads - 1))
+    rows, parts = run_threads(call, [(make_rows, *fields), (_parts, places, size, threads)], threads)
     del fields, places
     work = Merging(rows, histograms, float(below), threads=threads)
     del rows

@@ -161,7 +161,8 @@ def region_contacts(
     in the blocks of a volume. Bytes are multiples of it, and so is what has 16 binary places; of others a step is about
     what tells float32 below 1 apart.
 
-    Linear in voxels. Takes 4 bytes per voxel, and 12 bytes per fragment and thread, beside what it returns.
+    Linear in voxels. Takes 4 bytes per voxel, and 12 bytes per fragment and thread, beside what it returns, and with
+    threads up to as much again as that.
     Fragments in uint32 take less time than those in uint64.
 
     Examples
@@ -259,7 +260,9 @@ def _gather(
         found, more = _gather_bucket(starts, packed, lowest, largest, [x[n:] for x in fields], histograms, threads)
         n, lowest = n + found, highest
         histogram += more
-    u, v, total, count, strongest = (field[:n] for field in fields)
+    for whole in fields:
+        whole.resize(n, refcheck=False)  # gives back what is behind; no view of it is left
+    u, v, total, count, strongest = fields
     sizes, bins, bin_counts = (np.concatenate(field) for field in zip(*histogram))
     starts = np.concatenate([[0], np.cumsum(sizes)]) if histograms else sizes
     return Contacts(u, v, total, count, strongest, starts, bins, bin_counts, places)

@@ -5,7 +5,7 @@ What needs no queue merges first, in order of place. The rest goes by score, one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from neuropil._kernels import agglomeration as _kernel
 from neuropil._kernels import clusters as _clusters
 from neuropil._kernels import near as _near
 from neuropil._kernels.moving import move
-from neuropil.segmentation.threads import run_threads, split
+from neuropil.segmentation.threads import call, run_threads, split
 
 _FEW = 512  # contacts of a cluster that is not yet left to the queue
 _WAITING = 64  # clusters that wait for others before they are tried again
@@ -89,7 +89,7 @@ class Merging:
     Parameters
     ----------
     rows
-        Edges, those of `edge_rows`, which are changed. They are let go of as soon as they are not needed.
+        Edges, those of `edge_rows`, which are changed, and put behind each other where others are gone.
     histograms
         What the kernel `entry_of` takes; changed, too.
     least
@@ -129,7 +129,7 @@ class Merging:
         which, order = self._pack()
         worker = _Worker(parts[0][:0], frozen.size, _scratch(_SPARE))
         tasks = [(self._merge_queued, order, worker, frozen), (_sorted, near, edges)]
-        _, merges = run_threads(_call, tasks, self.threads)
+        _, merges = run_threads(call, tasks, self.threads)
         queued = worker.merges()
         u, v, entry = (np.empty(merges[2].size + queued[2].size, np.uint64) for _ in range(3))
         names = np.arange(frozen.size, dtype=np.uint32)
@@ -218,7 +218,7 @@ class Merging:
         self.table = np.empty(2 * order.size + _SPARE, np.uint64)
         self.heap, self.later = np.empty(_SPARE, np.uint64), np.empty(_SPARE, np.uint64)
         tasks = [(_kernel.fill, self.table, self.graph[2]), (self._write_lists, 1), (order.sort,)]
-        pairs, *_ = run_threads(_call, tasks, self.threads)
+        pairs, *_ = run_threads(call, tasks, self.threads)
         self._share([worker])
         worker.state[_kernel.PAIRS] = pairs
         for first in range(0, order.size, _RANGE):
@@ -300,10 +300,6 @@ def _sorted(merges: list[Fields], edges: int) -> Fields:
 
 def _span(part: tuple[int, int]) -> int:
     return part[1] - part[0]
-
-
-def _call(work: Callable[..., Any], *arguments: Any) -> Any:
-    return work(*arguments)
 
 
 def _scratch_near(clusters: int) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.int32]]:

@@ -34,6 +34,15 @@ def split(size: int, threads: int) -> list[tuple[int, int]]:
     return [(size * k // parts, size * (k + 1) // parts) for k in range(parts)]
 
 
+def call(work: Callable[..., T], *arguments: Any) -> T:
+    """Call a function: what `run_threads` does where tasks are of several kinds.
+
+    >>> run_threads(call, [(max, 1, 2), (len, "abc")])
+    [2, 3]
+    """
+    return work(*arguments)
+
+
 def run_threads(work: Callable[..., T], tasks: Sequence[Sequence[Any]], threads: int | None = None) -> list[T]:
     """Call a function with each list of arguments, `threads` at a time (default: all), and return the results in order.
 
