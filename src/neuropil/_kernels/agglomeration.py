@@ -37,7 +37,7 @@ from neuropil._kernels.uncounted import uncounted
 
 _K = np.uint64(0x9E3779B97F4A7C15)
 # Places of the state, beside those of `near`. SHORT is what there is too little of.
-PAIRS, HEAD, WAITING, LATER, SHORT, NEED = range(4, 10)
+PAIRS, HEAD, WAITING, LATER, SHORT, NEED = range(5, 11)
 POOL, TABLE, QUEUE, SCRATCH = range(1, 5)
 
 
@@ -167,7 +167,7 @@ def _look_up(a, halves, graph, table, state, scratch):
     """Find the edges of a that lead to the same neighbours as half-edges; drops those that are gone.
 
     Returns how many are left. The table will tell of the edge that stays. Done step by step for all at once, since one
-    look-up does not wait for another.
+    look-up does not wait for another: first keys, then what the table has for most of them, then the edges.
     """
     ends = graph[2]
     keys, found, _ = scratch
@@ -180,6 +180,10 @@ def _look_up(a, halves, graph, table, state, scratch):
         keys[n] = _key(np.int64(ends[_end(h ^ 1)]), a)
         prefetch(table, _first_place(table, keys[n]))
         n += ends[_end(h)] != 0
+    for i in range(n):
+        item = table[_first_place(table, keys[i])]
+        if (item ^ keys[i]) >> S32 == 0:
+            prefetch(ends, _end(2 * (np.int64(item & LOW) - 1)))
     for i in range(n):
         h = np.int64(halves[i])
         p = _place(table, keys[i], a, np.int64(ends[_end(h ^ 1)]), ends)
@@ -207,8 +211,8 @@ def merge_queued(order, bound, least, frozen, graph, lists, queue, state, scratc
     """Merge all pairs whose entries come before the bound and have a score of at least `least`, best first.
 
     order has the sorted entries of the range, of which state[HEAD] are done; queue is the table, the heap and what
-    waits for later. The rest is as for `merge_near`. Changes all arrays. Returns whether there was enough room:
-    state[SHORT] says for what there was not, and state[NEED] how much more it takes at least.
+    waits for later; frozen may be empty if none is. The rest is as for `merge_near`. Changes all arrays. Returns
+    whether there was enough room: state[SHORT] says for what there was not, and state[NEED] how much more it takes.
     """
     _, queued, ends, _ = graph
     nodes, pool = lists
@@ -236,7 +240,7 @@ def merge_queued(order, bound, least, frozen, graph, lists, queue, state, scratc
         queued[4 * e + 2] = entry_of(e, graph)
         if queued[4 * e + 2] != entry:  # too early
             _put_back(queued[4 * e + 2], bound, heap, later, state)
-        elif frozen[a] or frozen[b]:  # neither end will merge, so the edge stays as it is
+        elif frozen.size > 0 and (frozen[a] or frozen[b]):  # neither end will merge, so the edge stays as it is
             frozen[a] = frozen[b] = True
         else:
             unite(a, b, entry, nodes, graph, out, state[MERGES])

@@ -36,9 +36,9 @@ from neuropil._kernels.clusters import end as _end
 from neuropil._kernels.prefetch import prefetch
 from neuropil._kernels.uncounted import uncounted
 
-# Places of the state, which lives on when a function returns for want of room: merges done, clusters visited, and the
-# part of the pool that is used, and may be.
-MERGES, VISIT, USED, LIMIT = range(4)
+# Places of the state, which lives on when a function returns for want of room: merges done, clusters visited, the part
+# of the pool that is used, and may be, and the cluster whose neighbours are marked.
+MERGES, VISIT, USED, LIMIT, MARKED = range(5)
 
 
 @uncounted
@@ -87,51 +87,67 @@ def _first(a, graph, nodes, pool, best):
     for i in range(BEST):
         best[q + i] = NEVER
     start = np.int64(nodes[4 * a + START])
-    for i in range(start, start + _drop_gone(a, ends, nodes, pool)):
-        insert_best(best, a, queued[4 * (np.int64(pool[i]) >> 1) + 2])
+    n, bound = start, NEVER
+    for i in range(start, start + np.int64(nodes[4 * a + LENGTH])):
+        h = np.int64(pool[i])
+        pool[n] = h
+        left = ends[_end(h)] != 0
+        n += left
+        entry = queued[4 * (h >> 1) + 2]
+        if left and entry < bound:
+            insert_best(best, a, entry)
+            bound = best[q + BEST - 1]
+    nodes[4 * a + LENGTH] = n - start
     return best[q]
 
 
 @uncounted
-def _find_by_marks(b, halves, ends, nodes, pool, marks, found):
-    """Find the edges of b that lead to the same neighbours as half-edges, -1 for none.
+def _find_by_marks(b, halves, ends, nodes, pool, state, marks, found):
+    """Find the half-edges of b that lead to the same neighbours as others, -1 for none.
 
-    marks says by which half-edge a cluster was a neighbour when one was last looked for, which may be long ago.
+    marks says by which half-edge a cluster was a neighbour of the one whose neighbours were marked last; it is kept up
+    for that alone, so that of those that merge into the same one after the other only the first needs a look at all.
     """
-    start = np.int64(nodes[4 * b + START])
-    for i in range(start, start + _drop_gone(b, ends, nodes, pool)):
-        marks[np.int64(ends[_end(np.int64(pool[i]) ^ 1)])] = pool[i]
+    if state[MARKED] != b:
+        state[MARKED] = b
+        start = np.int64(nodes[4 * b + START])
+        for i in range(start, start + _drop_gone(b, ends, nodes, pool)):
+            marks[np.int64(ends[_end(np.int64(pool[i]) ^ 1)])] = pool[i]
     for i in range(halves.size):
         c = np.int64(ends[_end(np.int64(halves[i]) ^ 1)])
         h = np.int64(marks[c])
-        found[i] = h >> 1 if np.int64(ends[_end(h)]) == b and np.int64(ends[_end(h ^ 1)]) == c else -1
+        found[i] = h if np.int64(ends[_end(h)]) == b and np.int64(ends[_end(h ^ 1)]) == c else -1
 
 
 @uncounted
 def _find_by_neighbours(b, halves, ends, nodes, pool, found):
-    """Find the edges of b that lead to the same neighbours as half-edges, -1 for none, in the lists of these."""
+    """Find the half-edges of b that lead to the same neighbours as others, -1 for none, in the lists of these."""
     for i in range(halves.size):
         c = np.int64(ends[_end(np.int64(halves[i]) ^ 1)])
         start = np.int64(nodes[4 * c + START])
         stop = start + np.int64(nodes[4 * c + LENGTH])
         while start < stop and np.int64(ends[_end(np.int64(pool[start]) ^ 1)]) != b:
             start += 1
-        found[i] = np.int64(pool[start]) >> 1 if start < stop else -1
+        found[i] = np.int64(pool[start]) ^ 1 if start < stop else -1
 
 
 @uncounted
-def _join(b, halves, found, listed, graph, lists):
-    """Make half-edges those of b; where `found` has an edge of b, not -1, both become one."""
+def _join(b, halves, found, listed, marked, graph, lists, marks):
+    """Make half-edges those of b; where `found` has one of b, not -1, both edges become one; keep marks up."""
     _, queued, ends, _ = graph
     nodes, pool, best, _ = lists
     at = np.int64(nodes[4 * b + START]) + np.int64(nodes[4 * b + LENGTH])
     for i in range(halves.size):
-        h, f = np.int64(halves[i]), found[i]
+        h, f = np.int64(halves[i]), found[i] >> 1
         d = h >> 1
+        c = np.int64(ends[_end(h ^ 1)])
+        if b == marked:
+            marks[c] = h if f < d else found[i]
+        elif c == marked:
+            marks[b] = h ^ 1 if f < d else found[i] ^ 1
         if f < 0:
             ends[_end(h)] = b
         else:
-            c = np.int64(ends[_end(h ^ 1)])
             kept, gone = max(d, f), min(d, f)
             add(kept, gone, graph)
             entry = entry_of(kept, graph)
@@ -190,8 +206,8 @@ def _merge(a, b, entry, early, few, graph, lists, state, scratch, out):
     if (early and not listed) or _lists_are_shorter(b, halves, few, ends, nodes):
         _find_by_neighbours(b, halves, ends, nodes, pool, found)
     else:
-        _find_by_marks(b, halves, ends, nodes, pool, marks, found)
-    _join(b, halves, found, listed, graph, lists)
+        _find_by_marks(b, halves, ends, nodes, pool, state, marks, found)
+    _join(b, halves, found, listed, state[MARKED], graph, lists, marks)
     nodes[4 * a + LENGTH] = 0
 
 

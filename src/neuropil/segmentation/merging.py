@@ -17,7 +17,7 @@ from neuropil._kernels import near as _near
 from neuropil._kernels.moving import move
 from neuropil.segmentation.threads import call, run_threads, split
 
-_FEW = 512  # contacts of a cluster that is not yet left to the queue
+_FEW = 1024  # contacts of a cluster that is not yet left to the queue
 _WAITING = 64  # clusters that wait for others before they are tried again
 _RANGE = 1 << 16  # entries of a range of scores
 _HALVES = 8  # room for half-edges per edge, to begin with; what is not used takes no memory
@@ -220,6 +220,7 @@ class Merging:
         tasks = [(_kernel.fill, self.table, self.graph[2]), (self._write_lists, 1), (order.sort,)]
         pairs, *_ = run_threads(call, tasks, self.threads)
         self._share([worker])
+        frozen = frozen if frozen.any() else frozen[:0]  # not to look at, where none is
         worker.state[_kernel.PAIRS] = pairs
         for first in range(0, order.size, _RANGE):
             last = first + _RANGE
@@ -274,7 +275,7 @@ class _Worker:
 
     def __init__(self, visits: NDArray[np.uint32], most: int, scratch: tuple[NDArray[Any], ...]) -> None:
         self.visits, self.scratch = visits, scratch
-        self.state = np.zeros(10, np.int64)
+        self.state = np.zeros(11, np.int64)
         self.out = np.empty(most, np.uint32), np.empty(most, np.uint32), np.empty(most, np.uint64)
 
     def free(self) -> tuple[int, int]:

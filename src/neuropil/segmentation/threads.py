@@ -6,8 +6,11 @@ same bits for any number of them.
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
 from typing import Any, TypeVar
 
 from neuropil.errors import InputError
@@ -46,10 +49,45 @@ def call(work: Callable[..., T], *arguments: Any) -> T:
 def run_threads(work: Callable[..., T], tasks: Sequence[Sequence[Any]], threads: int | None = None) -> list[T]:
     """Call a function with each list of arguments, `threads` at a time (default: all), and return the results in order.
 
+    The caller's thread is one of them. After an error no further task begins; those under way end before it is raised.
+
     >>> run_threads(max, [(1, 2), (4, 3)])
     [2, 4]
     """
-    if len(tasks) == 1 or threads == 1:
-        return [work(*task) for task in tasks]
-    with ThreadPoolExecutor(threads or len(tasks)) as pool:
-        return [future.result() for future in [pool.submit(work, *task) for task in tasks]]
+    results: dict[int, T] = {}
+    waiting = deque(enumerate(tasks))
+
+    def take() -> None:
+        while True:
+            try:
+                k, task = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                results[k] = work(*task)
+            except BaseException:
+                waiting.clear()
+                raise
+
+    others = [_pool().submit(take) for _ in range(min(threads or len(tasks), len(tasks)) - 1)]
+    try:
+        take()
+    finally:
+        begun = [one for one in others if not one.cancel()]
+        wait(begun)
+    for one in begun:
+        one.result()
+    return [results[k] for k in range(len(tasks))]
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Return threads that stay: to start some anew for every step would take longer than the steps of a small volume.
+
+    Nobody waits for one that has not begun, so calls within calls cannot block each other however many there are.
+    """
+    return ThreadPoolExecutor(1024, "neuropil")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not live on in a child
