@@ -207,8 +207,9 @@ def measure_growth(figures: dict[str, float], quick: bool, rng: np.random.Genera
     """Rates of independent and smooth values, and how the rates on tissue change from small to large."""
     for kind in ("random", "smooth"):
         links = affinities(kind, 128, rng)
-        took = alternate(3, lambda x=links: fragment(x))[0]
+        took, theirs = alternate(3, lambda x=links: fragment(x), lambda x=links: peer(x))
         figures[f"watershed_mvox_s_{kind}_128"] = links[0].size / took / 1e6
+        figures[f"watershed_vs_waterz_{kind}_128"] = theirs / took
     large = affinities("tissue", 256 if quick else 512, rng)
     rates, trees, contacts = {}, {}, {}
     for n in (64, 128, 256) if quick else (64, 128, 256, 512):
@@ -358,6 +359,7 @@ def main() -> None:
     measure_scores(figures, rng)
     for measure in (measure_growth, measure_linkage, measure_contingency):
         measure(figures, quick, rng)
+    volumes["_smooth_128"], volumes["_random_128"] = "smooth values 128x128x128", "independent values 128x128x128"
     for name, value in figures.items():
         print(f"{name:45s} {value:10.3f}")
     print(*verdicts(figures, volumes), sep="\n")
