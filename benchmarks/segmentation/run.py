@@ -104,15 +104,18 @@ def alternate(
     return [statistics.median(column) for column in zip(*rounds)]
 
 
-def processor_seconds(repeats: int, work: Callable[[], object]) -> tuple[float, float]:
-    """Return the median seconds of processor time of a work, in all and without what the system takes of them.
+def processor_seconds(
+    repeats: int, work: Callable[[np.ndarray], object], volumes: list[np.ndarray]
+) -> tuple[float, float]:
+    """Return the median seconds of processor time for some volumes, in all and without what the system takes of them.
 
     On a virtual machine that is most of all to hand out memory that the host took back meanwhile.
     """
     rounds = []
     for _ in range(repeats + 1):
         before = os.times()
-        work()
+        for links in volumes:
+            work(links)
         now = os.times()
         user = now.user - before.user
         rounds.append((user + now.system - before.system, user))
@@ -234,8 +237,8 @@ def measure_growth(figures: dict[str, float], quick: bool, rng: np.random.Genera
     costs: dict[str, list[float]] = {name: [] for name in ("watershed", "mean_tree", "mean_tree_user", "per_contact")}
     for n in (64, 128, 256) if quick else (64, 128, 256, 512):
         cuts = pieces(large, n)
-        took, _ = processor_seconds(3, lambda x=cuts: [fragment(links) for links in x])
-        tree, user = processor_seconds(3, lambda x=cuts: [whole_tree(links) for links in x])
+        took, _ = processor_seconds(3, fragment, cuts)
+        tree, user = processor_seconds(3, whole_tree, cuts)
         density = sum(region_contacts(fragment(links), links).u.size for links in cuts) / n**3
         for cost, value in zip(costs.values(), (took, tree, user, tree * len(cuts) / density)):
             cost.append(value / len(cuts) / n**3)
