@@ -22,13 +22,13 @@ def test_results_come_in_order_of_tasks(threads):
 
 
 def test_no_more_than_so_many_run_at_once():
-    lock, now, most = threading.Lock(), [0], [0]
+    lock, together, now, most = threading.Lock(), threading.Barrier(3), [0], [0]
 
     def work() -> None:
         with lock:
             now[0] += 1
             most[0] = max(most[0], now[0])
-        time.sleep(0.01)
+        together.wait(10.0)
         with lock:
             now[0] -= 1
 

@@ -87,17 +87,8 @@ def _first(a, graph, nodes, pool, best):
     for i in range(BEST):
         best[q + i] = NEVER
     start = np.int64(nodes[4 * a + START])
-    n, bound = start, NEVER
-    for i in range(start, start + np.int64(nodes[4 * a + LENGTH])):
-        h = np.int64(pool[i])
-        pool[n] = h
-        left = ends[_end(h)] != 0
-        n += left
-        entry = queued[4 * (h >> 1) + 2]
-        if left and entry < bound:
-            insert_best(best, a, entry)
-            bound = best[q + BEST - 1]
-    nodes[4 * a + LENGTH] = n - start
+    for i in range(start, start + _drop_gone(a, ends, nodes, pool)):
+        insert_best(best, a, queued[4 * (np.int64(pool[i]) >> 1) + 2])
     return best[q]
 
 

@@ -128,7 +128,7 @@ class Merging:
         del workers
         which, order = self._pack()
         worker = _Worker(parts[0][:0], frozen.size, _scratch(_SPARE))
-        tasks = [(self._merge_queued, order, worker, frozen), (_sorted, near, edges)]
+        tasks = [(self._merge_queued, order, worker, frozen[:0] if known else frozen), (_sorted, near, edges)]
         _, merges = run_threads(call, tasks, self.threads)
         queued = worker.merges()
         u, v, entry = (np.empty(merges[2].size + queued[2].size, np.uint64) for _ in range(3))
@@ -220,7 +220,6 @@ class Merging:
         tasks = [(_kernel.fill, self.table, self.graph[2]), (self._write_lists, 1), (order.sort,)]
         pairs, *_ = run_threads(call, tasks, self.threads)
         self._share([worker])
-        frozen = frozen if frozen.any() else frozen[:0]  # not to look at, where none is
         worker.state[_kernel.PAIRS] = pairs
         for first in range(0, order.size, _RANGE):
             last = first + _RANGE
