@@ -106,9 +106,12 @@ def test_agglomeration_equals_reference(few, span, monkeypatch):
     check_agglomeration()
 
 
-def work_in(monkeypatch, few: int, span: int) -> None:
-    """Have all, some or nothing go by the queue, in ranges of few entries or in one; all arrays begin too short."""
-    for name, value in {"_FEW": few, "_RANGE": span, "_HALVES": 2, "_SPARE": 1}.items():
+def work_in(monkeypatch, few: int, span: int, reach: int = 1024) -> None:
+    """Have all, some or nothing go by the queue, in ranges of few entries or in one; all arrays begin too short.
+
+    Chains of what merges first are given up when they leave the next `reach` visits.
+    """
+    for name, value in {"_FEW": few, "_RANGE": span, "_REACH": reach, "_HALVES": 2, "_SPARE": 1}.items():
         monkeypatch.setattr(merging, name, value)
 
 
@@ -120,17 +123,17 @@ def test_order_of_work_changes_nothing(levels, monkeypatch):
     edges = PartEdges.of(contacts.u, contacts.v, contacts.steps, contacts.count)
     expected = Merges.joined([agglomerate_part(edges, []).merges])
     assert expected.u.size > 100
-    for few, span in [(0, 1 << 16), (0, 40), (20, 7), (512, 100)]:
-        work_in(monkeypatch, few, span)
+    for few, span, reach in [(0, 1 << 16, 1), (0, 40, 1), (20, 7, 3), (512, 100, 1), (512, 100, 20)]:
+        work_in(monkeypatch, few, span, reach)
         found = Merges.joined([agglomerate_part(edges, []).merges])
         for name, value in vars(expected).items():
             np.testing.assert_array_equal(getattr(found, name), value, err_msg=name)
 
 
-@pytest.mark.parametrize(("few", "span"), [(0, 5), (3, 2), (512, 1 << 16)])
-def test_any_parts_give_the_same_merges(few, span, monkeypatch):
+@pytest.mark.parametrize(("few", "span", "reach"), [(0, 5, 1), (3, 2, 2), (512, 1 << 16, 1), (512, 1 << 16, 64)])
+def test_any_parts_give_the_same_merges(few, span, reach, monkeypatch):
     """Whichever part a cluster is put in, by the place of its fragment or not; with ties and frozen clusters, too."""
-    work_in(monkeypatch, few, span)
+    work_in(monkeypatch, few, span, reach)
     check_parts()
 
 

@@ -6,6 +6,9 @@ cluster has an edge that comes before it; then these and the cluster stay as the
 end does meanwhile leaves their edge as it is. So a large cluster takes in small ones long before their turn, and
 without a look at its own edges, which are many. Where neither is the case, what comes before is tried first.
 
+What comes before may have something before it, and so on through the volume, far from what is in the cache. So a chain
+that leads to what will be visited much later is given up; what is never visited again is left to the queue.
+
 Of each cluster the first few edges are known, and a bound that no other comes before. A merge leads to a search for
 pairs of edges that become one: in the list of the cluster that takes the other in or, where these are shorter, in the
 lists of their neighbours.
@@ -35,6 +38,8 @@ from neuropil._kernels.clusters import (
 from neuropil._kernels.clusters import end as _end
 from neuropil._kernels.prefetch import prefetch
 from neuropil._kernels.uncounted import uncounted
+
+NO_TURN = 0xFFFFFFFF  # of a cluster that is known not to merge
 
 # Places of the state, which lives on when a function returns for want of room: merges done, clusters visited, the part
 # of the pool that is used, and may be, and the cluster whose neighbours are marked.
@@ -208,9 +213,9 @@ def _next(a, last, few, held, known, graph, lists):
 
     It does if the other end has edges that come before theirs.
     """
-    nodes, pool, best, stuck = lists
+    nodes, pool, best, turns = lists
     ends = graph[2]
-    if stuck[a] or not 0 < nodes[4 * a + LENGTH] <= few or (held[a] and not known):
+    if turns[a] == NO_TURN or not 0 < nodes[4 * a + LENGTH] <= few or (held[a] and not known):
         return 0, 0, False
     entry = _first(a, graph, nodes, pool, best)
     if entry > last:
@@ -222,7 +227,7 @@ def _next(a, last, few, held, known, graph, lists):
     if nodes[4 * b + LENGTH] <= few:
         if _first(b, graph, nodes, pool, best) == entry:
             return b, 0, False
-        if not stuck[b]:
+        if turns[b] != NO_TURN:
             return 0, b, False
     if held[a] or not known:
         return 0, 0, False
@@ -234,25 +239,28 @@ def _next(a, last, few, held, known, graph, lists):
         if nodes[4 * c + LENGTH] > few:
             return 0, 0, False
         if best[BEST * c] < entry and _first(c, graph, nodes, pool, best) < entry:
-            return 0, 0 if stuck[c] else c, False
+            return 0, c if turns[c] != NO_TURN else 0, False
     return b, 0, True
 
 
 @uncounted
 def _announce(visits, k, ends, nodes, pool, best):
-    """Announce what the visits after the k-th will ask for: clusters, then lists, edges, and their other ends."""
-    if k + 12 < visits.size:
-        prefetch(nodes, 4 * np.int64(visits[k + 12]))
-        prefetch(best, BEST * np.int64(visits[k + 12]))
+    """Announce what the k-th visit and those soon after it will ask for, stage by stage.
+
+    These are clusters, then lists, edges, and their other ends.
+    """
     if k + 9 < visits.size:
-        prefetch(pool, np.int64(nodes[4 * np.int64(visits[k + 9]) + START]))
+        prefetch(nodes, 4 * np.int64(visits[k + 9]))
+        prefetch(best, BEST * np.int64(visits[k + 9]))
     if k + 6 < visits.size:
-        a = np.int64(visits[k + 6])
+        prefetch(pool, np.int64(nodes[4 * np.int64(visits[k + 6]) + START]))
+    if k + 3 < visits.size:
+        a = np.int64(visits[k + 3])
         start = np.int64(nodes[4 * a + START])
         for i in range(start, start + min(16, np.int64(nodes[4 * a + LENGTH]))):
             prefetch(ends, _end(np.int64(pool[i])))
-    if k + 3 < visits.size:
-        a = np.int64(visits[k + 3])
+    if k < visits.size:
+        a = np.int64(visits[k])
         start = np.int64(nodes[4 * a + START])
         for i in range(start, start + min(16, np.int64(nodes[4 * a + LENGTH]))):
             c = np.int64(ends[_end(np.int64(pool[i]) ^ 1)])
@@ -261,36 +269,38 @@ def _announce(visits, k, ends, nodes, pool, best):
 
 
 @uncounted
-def merge_near(least, few, visits, held, known, graph, lists, state, scratch, out):
+def merge_near(least, few, reach, visits, held, known, graph, lists, state, scratch, out):
     """Merge clusters that may, from visits[state[VISIT]] on, as far as no cluster of more than `few` edges has to.
 
-    graph is the rows of edges, seen as float64, uint64 and uint32, and the histograms (first entry of each edge, next
-    entry, bins, counts, q), empty with q < 0 for means. lists are the clusters, the pool, BEST numbers for each
-    cluster, 0 where nothing is known, a number for each cluster, to begin with 0, and whether it is known that it
-    cannot merge. The lists of clusters of more than `few` edges are not kept up. `known` says whether all edges of
-    clusters that are held are known; if not, these do not merge, and none merges early. Of a pair that are both held
-    nothing is done. scratch has room for `few` edges, and for clusters to be tried. Changes all arrays. Returns whether
-    the pool was long enough.
+    What is more than `reach` visits ahead is not tried yet. graph is the rows of edges, seen as float64, uint64 and
+    uint32, and the histograms (first entry of each edge, next entry, bins, counts, q), empty with q < 0 for means.
+    lists are the clusters, the pool, BEST numbers for each cluster, 0 where nothing is known, and the place of each
+    cluster in `visits`, 0 for those that are not there. The lists of clusters of more than `few` edges are not kept up.
+    `known` says whether all edges of clusters that are held are known; if not, these do not merge, and none merges
+    early. Of a pair that are both held nothing is done. scratch has room for `few` edges, and for clusters to be tried.
+    Changes all arrays. Returns whether the pool was long enough.
 
-    Threads may share rows, clusters, pool, numbers and marks if only clusters that are held, or have more than `few`
+    Threads may share rows, clusters, pool, numbers and places if only clusters that are held, or have more than `few`
     edges, lie between what they visit.
     """
-    nodes, pool, best, stuck = lists
+    nodes, pool, best, turns = lists
     _, waiting, _ = scratch
     last = last_entry(least)
     while state[VISIT] < visits.size:
-        _announce(visits, state[VISIT], graph[2], nodes, pool, best)
+        _announce(visits, state[VISIT] + reach, graph[2], nodes, pool, best)
+        horizon = state[VISIT] + reach
         waiting[0] = visits[state[VISIT]]
         n = 1
         while n > 0:
             a = np.int64(waiting[n - 1])
             b, before, early = _next(a, last, few, held, known, graph, lists)
             if before != 0:
-                n = n if n < waiting.size else 0  # those that are forgotten will be visited, or have been
-                waiting[n] = before
-                n += 1
+                near = n < waiting.size and np.int64(turns[before]) <= horizon
+                if near:
+                    waiting[n] = before
+                n = n + 1 if near else 0
             elif b == 0:
-                stuck[a] = True
+                turns[a] = NO_TURN
                 n -= 1
             else:
                 if nodes[4 * b + LENGTH] <= few and state[USED] + most_room(a, b, nodes) > state[LIMIT]:
@@ -300,6 +310,6 @@ def merge_near(least, few, visits, held, known, graph, lists, state, scratch, ou
                     a, b = b, a
                 _merge(a, b, entry, early, few, graph, lists, state, scratch, out)
                 waiting[n - 1] = b
-                n -= early
+                n -= early or np.int64(turns[b]) > horizon
         state[VISIT] += 1
     return True

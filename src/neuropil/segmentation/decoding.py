@@ -69,6 +69,8 @@ class Decoder:
             raise InputError(f"method must be one of {', '.join(METHODS)}; got {self.method!r}")
         if not 0 <= self.low < self.high:
             raise InputError(f"low and high must satisfy 0 <= low < high; got low {self.low}, high {self.high}")
+        if self.merge_threshold is not None and not 0 <= self.merge_threshold <= 1:
+            raise InputError(f"merge_threshold must lie in [0, 1]; got {self.merge_threshold}")
 
 
 def decode(affinities: Affinities, decoder: Decoder, *, threads: int = 1) -> WatershedSegmentation:

@@ -18,7 +18,7 @@ from neuropil._kernels.moving import move
 from neuropil.segmentation.threads import call, run_threads, split
 
 _FEW = 1024  # contacts of a cluster that is not yet left to the queue
-_WAITING = 64  # clusters that wait for others before they are tried again
+_REACH = 1024  # clusters to be visited next, as many as the cache holds, beyond which no chain leads; its longest, too
 _RANGE = 1 << 16  # entries of a range of scores
 _HALVES = 8  # room for half-edges per edge, to begin with; what is not used takes no memory
 _SPARE = 1024  # room of other arrays, to begin with
@@ -142,7 +142,7 @@ class Merging:
         self.nodes = np.empty(4 * size, np.uint32)
         self.nodes[_clusters.NAME :: 4] = np.arange(size)
         self.pool = _pool(self.graph[0].size // 4)
-        self.best, self.stuck = np.full(_clusters.BEST * size, _clusters.NEVER), np.zeros(size, np.bool_)
+        self.best, self.turns = np.full(_clusters.BEST * size, _clusters.NEVER), np.empty(size, np.uint32)
         held = frozen.copy()
         side = np.zeros(size if len(parts) > 1 else 0, np.uint16)
         for k, part in enumerate(parts[1:], 1):
@@ -167,9 +167,11 @@ class Merging:
         """Merge clusters of few edges that need no queue, in order of place."""
         self._share(workers)
         while workers:
-            self.stuck[:] = False
-            given = held, known, self.graph, (self.nodes, self.pool, self.best, self.stuck)
-            tasks = [(self.least, _FEW, one.visits, *given, one.state, one.scratch, one.out) for one in workers]
+            self.turns[:] = 0
+            for one in workers:
+                self.turns[one.visits] = np.arange(one.visits.size)
+            given = held, known, self.graph, (self.nodes, self.pool, self.best, self.turns)
+            tasks = [(self.least, _FEW, _REACH, one.visits, *given, one.state, one.scratch, one.out) for one in workers]
             done = run_threads(_near.merge_near, tasks, self.threads)
             self.free = max((one.free() for one in workers), key=_span)
             workers = [worker for worker, ended in zip(workers, done) if not ended]
@@ -187,7 +189,7 @@ class Merging:
 
     def _pack(self) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
         """Keep the edges that are left alone, in order; return the numbers they had, and their entries."""
-        self.best, self.stuck = np.empty(0, np.uint64), np.empty(0, np.bool_)
+        self.best, self.turns = np.empty(0, np.uint64), np.empty(0, np.uint32)
         flat, queued, ends, (heads, *histograms) = self.graph
         parts = split(queued.size // 4, self.threads)
         counts = run_threads(_clusters.count_edges, [(ends, *part) for part in parts])
@@ -304,7 +306,7 @@ def _span(part: tuple[int, int]) -> int:
 
 def _scratch_near(clusters: int) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.int32]]:
     marks = np.zeros(clusters, np.int32)  # takes memory only where it is written to
-    return np.empty(_FEW, np.int64), np.empty(_WAITING, np.uint32), marks
+    return np.empty(_FEW, np.int64), np.empty(_REACH, np.uint32), marks
 
 
 def _scratch(size: int) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint64]]:

@@ -53,7 +53,9 @@ class Config(StageConfig):
     )
     mesh_dust: int = Field(100, ge=0, description="segments of fewer voxels have no mesh")
     name: Name = Field("segmentation", description="ome-zarr: of the labels")
-    merge_threshold: float | None = Field(None, description="webknossos: fragments are merged at this score or above")
+    merge_threshold: float | None = Field(
+        None, ge=0, le=1, description="webknossos: fragments are merged at this score or above"
+    )
     tree: Path | None = Field(None, description="webknossos: the merge tree; beside the fragments if not given")
     block: Triple = Field((64, 256, 256), description="voxels z,y,x that are looked at at once")
     overwrite: bool = Field(False, description="replace the output")

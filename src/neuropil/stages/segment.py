@@ -83,6 +83,8 @@ class Config(MethodConfig):
     strides: Triple = Field((1, 1, 1), description="method mutex: repulsive links are used on this grid only, z,y,x")
     merge_threshold: float | None = Field(
         None,
+        ge=0,
+        le=1,
         description="fragments are merged at this score or above: the strongest"
         " affinity of their contact, or with other methods its mean or quantile",
     )
