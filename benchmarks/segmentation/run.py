@@ -103,11 +103,6 @@ def alternate(
     return [statistics.median(column) for column in zip(*rounds)]
 
 
-def processor_seconds(repeats: int, work: Callable[[np.ndarray], object], volumes: list[np.ndarray]) -> float:
-    """Return the median seconds that a work takes for some volumes, one after the other; one round only warms up."""
-    return alternate(repeats, lambda: [work(links) for links in volumes])[0]
-
-
 def peer(
     links: np.ndarray, threshold: float = 0.0, fragments: np.ndarray | None = None, score: str = MEAN
 ) -> np.ndarray:
@@ -175,7 +170,8 @@ def measure_watershed(figures: dict[str, float], name: str, links: np.ndarray, r
     figures[f"watershed_vs_waterz{name}"] = whole / ours
     figures[f"watershed_alone_vs_waterz{name}"] = max(whole - rest, 0.0) / ours
     figures[f"watershed_and_edges_vs_waterz{name}"] = whole / both
-    one, two = alternate(repeats, lambda: fragment(links), lambda: fragment(links, 2), clock=time.perf_counter)
+    # The system may take half a second, several rounds here, until it gives a thread a core of its own.
+    one, two = alternate(9, lambda: fragment(links), lambda: fragment(links, 2), clock=time.perf_counter)
     figures[f"watershed_2_threads{name}"] = one / two
     figures[f"voxels_per_fragment{name}"] = voxels / int(fragments.max())
     same_ties = watershed(links, low=LOW, high=HIGH, tiebreak="waterz")
@@ -230,7 +226,8 @@ def measure_growth(figures: dict[str, float], quick: bool, rng: np.random.Genera
             cuts = pieces(large, n)
             voxels = len(cuts) * n**3
             for (name, cost), work in zip(costs.items(), (fragment, whole_tree)):
-                cost.append(processor_seconds(2 if quick else 3, work, cuts) / voxels)
+                took = alternate(2 if quick else 3, lambda f=work, x=cuts: [f(links) for links in x])[0]
+                cost.append(took / voxels)
                 figures[f"{name}_mvox_s_{kind}_{n}"] = 1e-6 / cost[-1]
         keep_memory(False)
         release()

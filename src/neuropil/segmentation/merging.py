@@ -169,7 +169,7 @@ class Merging:
         while workers:
             self.turns[:] = 0
             for one in workers:
-                self.turns[one.visits] = np.arange(one.visits.size)
+                self.turns[one.visits] = np.arange(one.visits.size, dtype=np.uint32)
             given = held, known, self.graph, (self.nodes, self.pool, self.best, self.turns)
             tasks = [(self.least, _FEW, _REACH, one.visits, *given, one.state, one.scratch, one.out) for one in workers]
             done = run_threads(_near.merge_near, tasks, self.threads)
