@@ -233,6 +233,8 @@ def test_bad_inputs(tmp_path: Path, stored: str, image: Path, fragments: tuple) 
         assert "does not tell its voxel size" in sentence("export", plain, tmp_path / "o")
         assert "must hold integer labels" in sentence("export", real, tmp_path / "o")
         assert "needs merge_threshold" in sentence("export", uri, tmp_path / "o", "--to", "webknossos")
+        high = ["--to", "webknossos", "--merge-threshold", 1.5]
+        assert "'merge_threshold' in [export]" in sentence("export", uri, tmp_path / "o", *high)
         words = ("--to", "webknossos", "--merge-threshold", "0.5", "--quiet")
         assert "must hold fragments 1 to 3" in sentence("export", stored, tmp_path / "o", *words)
         assert "must be a merge tree" in sentence("export", plain, tmp_path / "o", *words)

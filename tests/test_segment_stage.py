@@ -153,7 +153,8 @@ def test_refusals_leave_nothing(tmp_path: Path, boundary: str) -> None:
                 assert "must lie in [0, 1] without NaN" in words
         assert "must be a boundary map" in sentence("segment", "--input", f"{tmp_path}/s.h5:labels", *out)
         assert "is the input itself" in sentence("segment", "--input", boundary, "--output", boundary, "--overwrite")
-        assert "merge_threshold" in sentence("segment", "--input", boundary, *out, "--merge-threshold", 1.5)
+        high = sentence("segment", "--input", boundary, *out, "--merge-threshold", 1.5)
+        assert "'merge_threshold' in [segment]" in high
         both = sentence("segment", "--input", boundary, *out, "--fragments", tmp_path / "ids.zarr")
         assert "is the place of another output" in both
         assert "drop fragments" in sentence(

@@ -136,8 +136,12 @@ def test_the_mutex_watershed_has_no_threshold(noisy: Path, tmp_path: Path) -> No
     assert "merge_threshold" not in tomllib.loads((tmp_path / "m.toml").read_text())["segment"]
     with pytest.raises(InputError, match="needs long-range links beside the nearest ones"):
         decode(Affinities(links.affinities[:3]), Decoder("mutex"))
-    with pytest.raises(InputError, match=r"merge_threshold must lie in \[0, 1\]; got 1.5"):
-        Decoder("mean", merge_threshold=1.5)
+
+
+def test_a_threshold_outside_0_to_1_is_refused() -> None:
+    for threshold in (-0.1, 1.5, float("nan")):
+        with pytest.raises(InputError, match=rf"merge_threshold must lie in \[0, 1\]; got {threshold}"):
+            Decoder("mean", merge_threshold=threshold)
 
 
 def test_multicut_is_cut_by_cut(noisy: Path, tmp_path: Path) -> None:

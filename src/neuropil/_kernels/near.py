@@ -274,31 +274,31 @@ def merge_near(least, few, reach, visits, held, known, graph, lists, state, scra
 
     What is more than `reach` visits ahead is not tried yet. graph is the rows of edges, seen as float64, uint64 and
     uint32, and the histograms (first entry of each edge, next entry, bins, counts, q), empty with q < 0 for means.
-    lists are the clusters, the pool, BEST numbers for each cluster, 0 where nothing is known, and the place of each
-    cluster in `visits`, 0 for those that are not there. The lists of clusters of more than `few` edges are not kept up.
-    `known` says whether all edges of clusters that are held are known; if not, these do not merge, and none merges
-    early. Of a pair that are both held nothing is done. scratch has room for `few` edges, and for clusters to be tried.
-    Changes all arrays. Returns whether the pool was long enough.
+    lists are the clusters, the pool, BEST numbers for each cluster, 0 where nothing is known, and the turn of each
+    cluster, its place in `visits`, 0 for those that are not there, which becomes NO_TURN. The lists of clusters of
+    more than `few` edges are not kept up. `known` says whether all edges of clusters that are held are known; if
+    not, these do not merge, and none merges early. Of a pair that are both held nothing is done. scratch has room
+    for `few` edges, and for clusters to be tried. Changes all arrays. Returns whether the pool was long enough.
 
-    Threads may share rows, clusters, pool, numbers and places if only clusters that are held, or have more than `few`
+    Threads may share rows, clusters, pool, numbers and turns if only clusters that are held, or have more than `few`
     edges, lie between what they visit.
     """
     nodes, pool, best, turns = lists
     _, waiting, _ = scratch
     last = last_entry(least)
     while state[VISIT] < visits.size:
-        _announce(visits, state[VISIT] + reach, graph[2], nodes, pool, best)
         horizon = state[VISIT] + reach
+        _announce(visits, horizon, graph[2], nodes, pool, best)
         waiting[0] = visits[state[VISIT]]
         n = 1
         while n > 0:
             a = np.int64(waiting[n - 1])
             b, before, early = _next(a, last, few, held, known, graph, lists)
-            if before != 0:
-                near = n < waiting.size and np.int64(turns[before]) <= horizon
-                if near:
-                    waiting[n] = before
-                n = n + 1 if near else 0
+            if before != 0 and (n == waiting.size or np.int64(turns[before]) > horizon):
+                n = 0  # what waits will be visited, or is left to the queue
+            elif before != 0:
+                waiting[n] = before
+                n += 1
             elif b == 0:
                 turns[a] = NO_TURN
                 n -= 1

@@ -142,7 +142,7 @@ class Merging:
         self.nodes = np.empty(4 * size, np.uint32)
         self.nodes[_clusters.NAME :: 4] = np.arange(size)
         self.pool = _pool(self.graph[0].size // 4)
-        self.best, self.turns = np.full(_clusters.BEST * size, _clusters.NEVER), np.empty(size, np.uint32)
+        self.best = np.full(_clusters.BEST * size, _clusters.NEVER)
         held = frozen.copy()
         side = np.zeros(size if len(parts) > 1 else 0, np.uint16)
         for k, part in enumerate(parts[1:], 1):
@@ -167,10 +167,10 @@ class Merging:
         """Merge clusters of few edges that need no queue, in order of place."""
         self._share(workers)
         while workers:
-            self.turns[:] = 0
+            turns = np.zeros(held.size, np.uint32)
             for one in workers:
-                self.turns[one.visits] = np.arange(one.visits.size, dtype=np.uint32)
-            given = held, known, self.graph, (self.nodes, self.pool, self.best, self.turns)
+                turns[one.visits] = np.arange(one.visits.size, dtype=np.uint32)
+            given = held, known, self.graph, (self.nodes, self.pool, self.best, turns)
             tasks = [(self.least, _FEW, _REACH, one.visits, *given, one.state, one.scratch, one.out) for one in workers]
             done = run_threads(_near.merge_near, tasks, self.threads)
             self.free = max((one.free() for one in workers), key=_span)
@@ -189,7 +189,7 @@ class Merging:
 
     def _pack(self) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
         """Keep the edges that are left alone, in order; return the numbers they had, and their entries."""
-        self.best, self.turns = np.empty(0, np.uint64), np.empty(0, np.uint32)
+        self.best = np.empty(0, np.uint64)
         flat, queued, ends, (heads, *histograms) = self.graph
         parts = split(queued.size // 4, self.threads)
         counts = run_threads(_clusters.count_edges, [(ends, *part) for part in parts])
